@@ -1,0 +1,37 @@
+# `make` lists the targets. All of them use .venv, and set it up where it is missing.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup repro test check report ham10000
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
+
+setup: .venv/ready  ## build .venv with the tested versions
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make setup PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+repro: setup  ## run the whole study (dvc repro)
+	dvc repro
+	@dvc metrics show
+
+test: setup  ## run the tests
+	pytest
+
+check: setup  ## lint and check types
+	ruff check .
+	ruff format --check .
+	mypy
+
+report: setup  ## write the page of plots to dvc_plots/index.html
+	dvc plots show
+
+ham10000: setup  ## run the study on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
+	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
+	dvc exp run --name ham10000 --set-param 'source=$(SOURCE)'
+	@dvc metrics show
