@@ -1,0 +1,103 @@
+"""The metadata table: a row a photo, in HAM10000's columns, checked and kept as text."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lesions.diagnoses import CODES
+from lesions.errors import LesionsError
+
+COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+
+# One lesion under two lesion_ids each, published with the corrected DermaMNIST:
+# Abhishek et al. 2025, doi 10.1038/s41597-025-04382-5.
+DUPLICATE_PAIRS = (
+    ("ISIC_0033481", "ISIC_0033421"),
+    ("ISIC_0033556", "ISIC_0032634"),
+    ("ISIC_0029152", "ISIC_0033173"),
+    ("ISIC_0029036", "ISIC_0027027"),
+    ("ISIC_0027820", "ISIC_0028209"),
+    ("ISIC_0027689", "ISIC_0032647"),
+    ("ISIC_0030906", "ISIC_0024879"),
+    ("ISIC_0033391", "ISIC_0034186"),
+    ("ISIC_0025226", "ISIC_0030074"),
+    ("ISIC_0026087", "ISIC_0025664"),
+    ("ISIC_0024736", "ISIC_0029748"),
+    ("ISIC_0024770", "ISIC_0027811"),
+    ("ISIC_0027162", "ISIC_0029061"),
+    ("ISIC_0024602", "ISIC_0032283"),
+    ("ISIC_0029625", "ISIC_0024629"),
+    ("ISIC_0030000", "ISIC_0031392"),
+    ("ISIC_0024437", "ISIC_0031299"),
+    ("ISIC_0033374", "ISIC_0033417"),
+)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV (or, by its name, a tab-separated file) as text, empty cells as empty text.
+
+    Raises:
+        LesionsError: the file is missing or is no such table.
+    """
+    try:
+        return pd.read_csv(
+            path, sep="\t" if path.suffix == ".tab" else ",", dtype=str, keep_default_na=False
+        )
+    except FileNotFoundError:
+        raise LesionsError(f"{path}: not found. `dvc repro` makes it.") from None
+    except (ValueError, OSError, OverflowError) as error:  # pandas' parser errors are ValueErrors
+        raise LesionsError(f"{path}: not a readable table ({error}).") from None
+
+
+def read_metadata(path: Path) -> pd.DataFrame:
+    """Read metadata and check it: columns, ids, diagnoses.
+
+    Returns:
+        All columns as text, a row a photo, sorted by image_id.
+
+    Raises:
+        LesionsError: a column is missing, an image_id is empty, no plain name or twice there,
+            a lesion_id is empty, or a dx is unknown.
+    """
+    table = read_table(path)
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        raise LesionsError(
+            f"{path}: without column {', '.join(missing)}; found {', '.join(table.columns)}. "
+            f"HAM10000's columns are {', '.join(COLUMNS)}."
+        )
+    if table.empty:
+        raise LesionsError(f"{path}: no rows. A row a photo is expected.")
+    strange = table[~table["image_id"].str.fullmatch(r"[A-Za-z0-9_-]{1,100}")]
+    if len(strange):
+        raise LesionsError(
+            f"{path}: image_id {strange['image_id'].iloc[0]!r} in row {strange.index[0] + 2}; "
+            "letters, digits, _ and - are allowed."
+        )
+    if len(twice := table[table["image_id"].duplicated()]):
+        raise LesionsError(
+            f"{path}: image_id {twice['image_id'].iloc[0]} stands in more than one row "
+            f"({len(twice)} rows too many in all). Keep one row a photo."
+        )
+    if (table["lesion_id"] == "").any():
+        row = table.index[table["lesion_id"] == ""][0]
+        raise LesionsError(f"{path}: empty lesion_id in row {row + 2}; every photo needs one.")
+    unknown = table[~table["dx"].isin(CODES)]
+    if len(unknown):
+        raise LesionsError(
+            f"{path}: dx {unknown['dx'].iloc[0]!r} of {unknown['image_id'].iloc[0]}; "
+            f"known diagnoses are {', '.join(CODES)}."
+        )
+    return table.sort_values("image_id", ignore_index=True)
+
+
+def join_duplicate_lesions(table: pd.DataFrame) -> pd.DataFrame:
+    """Give the two lesions of each published duplicate pair one lesion_id.
+
+    Pairs of which a photo is absent say nothing about the table and are passed over.
+    """
+    lesion = table.set_index("image_id")["lesion_id"]
+    for first, second in DUPLICATE_PAIRS:
+        if first in lesion.index and second in lesion.index:
+            joined, other = sorted((lesion[first], lesion[second]))
+            lesion = lesion.mask(lesion == other, joined)
+    return table.assign(lesion_id=lesion.to_numpy())

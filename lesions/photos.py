@@ -1,0 +1,142 @@
+"""Photos: decoded with care, scaled to one size, kept as one array of pixels."""
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, ImageOps
+
+from lesions.errors import LesionsError
+from lesions.metadata import read_table
+from lesions.progress import progress
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 100_000_000  # ten times a phone's photo; 300 MB once decoded
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+CHUNK = 256  # photos decoded between two writes: 39 MB at 224 px, whatever the data set's size
+
+
+def decode(photo: Path | bytes, size: int, name: str = "") -> Pixels:
+    """Decode a photo and scale it to a square, antialiased.
+
+    A JPEG is first shrunk by libjpeg, in the frequency domain, to the smallest power-of-two
+    fraction that is no smaller than `size`; a triangle filter does the rest (Pillow's
+    `draft` and `BILINEAR`). Greyscale, palette, CMYK, alpha and 16-bit become 8-bit RGB.
+
+    Args:
+        photo: a file, or its bytes.
+        size: side in pixels.
+        name: what an error calls the photo, where `photo` is bytes.
+
+    Returns:
+        (size, size, 3) uint8, RGB.
+
+    Raises:
+        LesionsError: missing, empty, truncated, too large, or not a photo.
+    """
+    name = name or str(photo)
+    try:
+        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+    except OSError as error:
+        raise LesionsError(f"{name}: cannot be read ({error.strerror}).") from None
+    if not data:
+        raise LesionsError(f"{name}: an empty file. Fetch the photo again.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise LesionsError(
+                    f"{name}: {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are read."
+                )
+            image.draft("RGB", (size, size))
+            return np.asarray(_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+    except LesionsError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged bytes
+        raise LesionsError(
+            f"{name}: not a whole photo ({error}). {', '.join(FORMATS)} are read; "
+            "fetch the photo again."
+        ) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Turn any mode into 8-bit RGB, upright."""
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: keep the upper 8
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def resize(paths: Sequence[Path], size: int, out: Path) -> None:
+    """Decode and scale photos on all cores into one .npy file, in the order given.
+
+    Args:
+        paths: the photo files.
+        size: side in pixels.
+        out: the file to write, (n, size, size, 3) uint8; the order of rows is that of `paths`.
+
+    Raises:
+        LesionsError: as `decode`.
+    """
+    if not paths:
+        raise LesionsError("data/raw/images: no photos. Run `dvc repro download`.")
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+    with (
+        out.open("wb") as file,
+        # Threads will do: Pillow lets go of the interpreter lock to decode and to scale.
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        progress(len(paths), "photos", f"resize to {size}×{size}") as bar,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(paths), CHUNK):
+            for pixels in pool.map(lambda path: decode(path, size), paths[start : start + CHUNK]):
+                file.write(pixels.tobytes())
+                bar.update()
+
+
+class PhotoArray:
+    """The folder that the resize stage writes: pixels, mapped not read, found by image_id."""
+
+    def __init__(self, folder: Path) -> None:
+        """Map `images.npy`, (n, size, size, 3) uint8, and read its row order.
+
+        Raises:
+            LesionsError: a file is missing, or the two do not fit each other.
+        """
+        self._ids = folder / "image_ids.csv"
+        table = read_table(self._ids)
+        try:
+            self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise LesionsError(
+                f"{folder / 'images.npy'}: not a whole array ({error}). Run `dvc repro resize`."
+            ) from None
+        if self.images.ndim != 4 or len(self.images) != len(table):
+            raise LesionsError(
+                f"{folder}: images.npy of shape {self.images.shape} for {len(table)} ids in "
+                "image_ids.csv. Run `dvc repro --force resize`."
+            )
+        self._row = pd.Series(np.arange(len(table)), index=table["image_id"])
+
+    @property
+    def size(self) -> int:
+        """Side of every photo in pixels."""
+        return int(self.images.shape[1])
+
+    def rows(self, image_ids: "pd.Series[str]") -> npt.NDArray[np.int64]:
+        """Find the rows of `images` that hold these photos: (len(image_ids),) int64."""
+        absent = ~image_ids.isin(self._row.index)
+        if absent.any():
+            raise LesionsError(
+                f"{self._ids}: no {image_ids[absent].iloc[0]} ({absent.sum()} photos missing). "
+                "Run `dvc repro` so that split and resize see the same photos."
+            )
+        return self._row.loc[image_ids].to_numpy(dtype=np.int64)

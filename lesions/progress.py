@@ -1,0 +1,33 @@
+"""One progress bar: redrawn in a terminal, a line every half minute in a log file."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+
+class _Log:
+    """Turns tqdm's carriage returns into lines, for a stderr that is no terminal."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n"):
+            print(text, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(total: int, unit: str, label: str) -> "tqdm[Any]":
+    """Return a bar to `update(n)`: count, rate in `unit`/s and time left."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        unit=f" {unit}",
+        desc=label,
+        file=sys.stderr if terminal else _Log(),
+        mininterval=0.5 if terminal else 30,
+        delay=0 if terminal else 1,
+        dynamic_ncols=terminal,
+        ncols=None if terminal else 100,
+        leave=not terminal,
+    )
