@@ -1,0 +1,39 @@
+"""Stages train-resnet50 and train-mobilenetv2: one network, fine-tuned and validated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lesions.artifacts import write_csv, write_json
+from lesions.errors import run
+from lesions.metadata import read_table
+from lesions.networks import check_architecture, save
+from lesions.params import load_params
+from lesions.photos import PhotoArray
+from lesions.training import train
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="The network: resnet50 or mobilenetv2.")],
+) -> None:
+    """Train MODEL into models/, with its history in plots/ and figures in metrics/training/."""
+    params = load_params()
+    check_architecture(model)
+    checkpoint = Path(f"models/{model}.checkpoint")
+    trained = train(
+        model,
+        PhotoArray(Path("data/resized")),
+        read_table(Path("data/balanced/train.csv")),
+        read_table(Path("data/split/val.csv")),
+        params,
+        checkpoint,
+    )
+    write_csv(Path(f"plots/{model}/history.csv"), trained.history)
+    write_json(Path(f"metrics/training/{model}.json"), trained.metrics)
+    save(Path(f"models/{model}.safetensors"), trained.state, trained.card)
+    checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    run(main)
