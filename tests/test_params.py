@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, change_params
+
+from lesions.errors import LesionsError
+from lesions.params import Params, load_params
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    return path
+
+
+def test_published_recipe(params: Params) -> None:
+    recipe = params.model_dump()
+    assert recipe["lr"] == 0.001
+    assert (recipe["batch_size"], recipe["epochs"], recipe["image_size"]) == (32, 10, 224)
+    assert (recipe["val_share"], recipe["test_share"]) == (0.1, 0.1)
+    assert (recipe["holdout"], recipe["balance"]) == ("once-photographed", "multiply")
+
+
+def test_every_value_has_a_comment_or_follows_one() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    commented = sum(line.lstrip().startswith("#") for line in lines)
+    assert commented >= len(Params.model_fields)
+    assert not any("{" in line for line in lines if not line.lstrip().startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lr": 0}, ["lr", "0", "greater than 0"]),
+        ({"lr": "fast"}, ["lr", "'fast'", "number"]),
+        ({"epochs": 0}, ["epochs", "greater than or equal to 1"]),
+        ({"epochs": 1.5}, ["epochs", "1.5"]),
+        ({"image_size": 31}, ["image_size", "31", "32"]),
+        ({"batch_size": 1}, ["batch_size", "2"]),
+        ({"val_share": 0.5, "test_share": 0.5}, ["val_share 0.5", "test_share 0.5", "below 1"]),
+        ({"holdout": "any"}, ["holdout", "'any'", "'any-lesion'"]),
+        ({"learning_rate": 0.1}, ["unknown key 'learning_rate'", "lr"]),
+        ({"augment": {"rotation": 20}}, ["augment.hue", "missing"]),
+        ({"device": None}, ["device", "None", "'cuda'"]),
+        ({"deterministic": "yes"}, ["deterministic", "'yes'"]),
+    ],
+)
+def test_wrong_values_are_named(file: Path, changes: dict[str, object], words: list[str]) -> None:
+    change_params(file, **changes)
+    with pytest.raises(LesionsError) as error:
+        load_params(file)
+    for word in [str(file), *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "a: \x00", "1"])
+def test_what_is_no_table_of_keys(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(LesionsError, match=r"params\.yaml"):
+        load_params(file)
+
+
+def test_scientific_notation_is_a_number(file: Path) -> None:
+    file.write_text(file.read_text().replace("lr: 0.001", "lr: 3e-4"))
+    assert load_params(file).lr == 3e-4
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match="project's root"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "expected"),
+    [
+        ("sample", "auto", "random"),
+        ("dataverse", "auto", "imagenet"),
+        ("some/folder", "auto", "imagenet"),
+        ("sample", "imagenet", "imagenet"),
+        ("kaggle", {"resnet50": "random"}, "random"),
+        ("kaggle", {"mobilenetv2": "random"}, "imagenet"),
+    ],
+)
+def test_starting_weights(params: Params, source: str, weights: object, expected: str) -> None:
+    changed = params.model_copy(update={"source": source, "weights": weights})
+    assert changed.starting_weights("resnet50") == expected

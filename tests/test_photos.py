@@ -1,0 +1,109 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lesions import photos
+from lesions.artifacts import write_csv
+from lesions.errors import LesionsError
+from lesions.photos import PhotoArray, decode, resize
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_scaling_is_antialiased() -> None:
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = decode(encoded(Image.fromarray(stripes)), 32)
+    assert small.shape == (32, 32, 3)
+    assert small.dtype == np.uint8
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 2
+
+
+def test_shrinking_inside_libjpeg_changes_little(raw: Path) -> None:
+    path = sorted((raw / "images").iterdir())[0]
+    with Image.open(path) as image:
+        plain = np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+    assert np.abs(decode(path, 224).astype(int) - plain).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = Image.new("RGB", (50, 40), (255, 255, 255)).convert(mode)
+    data = encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    assert (decode(data, 32) == 255).all()
+
+
+def test_sixteen_bits_keep_the_upper_eight() -> None:
+    grey = np.full((40, 40), 0x80FF, np.uint16)
+    assert (decode(encoded(Image.fromarray(grey)), 32) == 0x80).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [(b"", "empty"), (b"<html>busy</html>", "not a whole photo"), (b"\xff\xd8\xff", "not a whole")],
+)
+def test_what_is_no_photo(data: bytes, word: str) -> None:
+    with pytest.raises(LesionsError, match=rf"P_1\.jpg.*{word}"):
+        decode(data, 32, "P_1.jpg")
+
+
+def test_truncated_photo(raw: Path) -> None:
+    data = sorted((raw / "images").iterdir())[0].read_bytes()
+    with pytest.raises(LesionsError, match="not a whole photo"):
+        decode(data[: len(data) // 2], 32, "P_1.jpg")
+
+
+def test_absurd_dimensions_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1000)
+    with pytest.raises(LesionsError, match="50×40 pixels; at most 1,000"):
+        decode(encoded(Image.new("RGB", (50, 40))), 32)
+
+
+def test_missing_photo(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match=r"gone\.jpg: cannot be read"):
+        decode(tmp_path / "gone.jpg", 32)
+
+
+@pytest.fixture
+def resized(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(photos, "CHUNK", 5)
+    paths = sorted((raw / "images").iterdir())
+    resize(paths, 32, tmp_path / "images.npy")
+    write_csv(tmp_path / "image_ids.csv", pd.DataFrame({"image_id": [path.stem for path in paths]}))
+    return tmp_path
+
+
+def test_array_holds_each_photo_in_its_row(raw: Path, resized: Path) -> None:
+    array = PhotoArray(resized)
+    paths = sorted((raw / "images").iterdir())
+    assert array.images.shape == (28, 32, 32, 3)
+    assert array.size == 32
+    for row, path in enumerate(paths):
+        assert np.array_equal(array.images[row], decode(path, 32))
+    assert list(array.rows(pd.Series([paths[3].stem, paths[0].stem, paths[3].stem]))) == [3, 0, 3]
+
+
+def test_unknown_photo_is_named(resized: Path) -> None:
+    with pytest.raises(LesionsError, match=r"no stranger \(1 photos missing\)"):
+        PhotoArray(resized).rows(pd.Series(["stranger"]))
+
+
+def test_truncated_array_is_refused(resized: Path) -> None:
+    file = resized / "images.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(LesionsError, match=r"images\.npy: not a whole array"):
+        PhotoArray(resized)
+
+
+def test_array_and_ids_that_do_not_fit(resized: Path) -> None:
+    (resized / "image_ids.csv").write_text("image_id\na\n")
+    with pytest.raises(LesionsError, match="for 1 ids"):
+        PhotoArray(resized)

@@ -1,0 +1,109 @@
+"""The whole study, small, as a user runs it: dvc repro, experiments, metrics."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import change_params, dvc
+
+from lesions.diagnoses import CODES
+
+pytestmark = pytest.mark.slow
+
+HEADLINE = [
+    "accuracy",
+    "balanced_accuracy",
+    "weighted_f1",
+    "macro_f1",
+    "roc_auc",
+    "melanoma_sensitivity",
+]
+
+
+def ran(output: str) -> list[str]:
+    """Name the stages that DVC ran, not those it took from its run cache."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+TRAINING = ["train-resnet50", "train-mobilenetv2", "evaluate"]
+
+
+def test_results_are_there(project: Path) -> None:
+    for model in ("resnet50", "mobilenetv2"):
+        metrics = json.loads((project / f"metrics/{model}.json").read_text())
+        assert list(metrics)[:6] == HEADLINE
+        assert len(metrics) <= 8
+        header = (project / f"plots/{model}/predictions.csv").read_text().splitlines()[0]
+        assert header == ",".join(["image_id", "lesion_id", "actual", "predicted", *CODES])
+        assert len((project / f"plots/{model}/history.csv").read_text().splitlines()) == 2
+        training = json.loads((project / f"metrics/training/{model}.json").read_text())
+        assert list(training)[:3] == ["best_epoch", "val_loss", "val_weighted_f1"]
+    assert not list(project.glob("**/*.partial"))
+    assert not list(project.glob("models/*checkpoint*"))
+
+
+def test_git_holds_results_but_no_photos_and_no_weights(project: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=project, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert "metrics/resnet50.json" in listed
+    assert "plots/mobilenetv2/history.csv" in listed
+    assert "dvc.lock" in listed
+    assert not [name for name in listed if name.endswith((".npy", ".safetensors"))]
+    assert [name for name in listed if name.endswith(".jpg")] == ["docs/sample.jpg"]  # drawn
+    assert [name for name in listed if name.startswith(("data/", "models/"))] == [
+        "data/.gitkeep",
+        "models/.gitkeep",
+    ]
+
+
+def test_second_repro_does_nothing(project: Path) -> None:
+    assert ran(dvc(project, "repro")) == []
+
+
+def test_metrics_and_plots_show(project: Path) -> None:
+    shown = json.loads(dvc(project, "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert set(files) == {
+        f"metrics/{folder}{model}.json"
+        for folder in ("", "training/")
+        for model in ("resnet50", "mobilenetv2")
+    }
+    assert set(HEADLINE) <= set(files["metrics/resnet50.json"]["data"])
+    dvc(project, "plots", "show")
+    page = (project / "dvc_plots" / "index.html").read_text()
+    for title in ("Loss", "Accuracy", "ResNet50: confusion", "MobileNetV2: confusion"):
+        assert title in page
+
+
+def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:
+    output = dvc(project, "exp", "run", "--name", "faster", "--set-param", "lr=0.01")
+    assert ran(output) == TRAINING
+    assert yaml.safe_load((project / "params.yaml").read_text())["lr"] == 0.01
+    assert "metrics/training/resnet50.json" in dvc(project, "metrics", "diff")
+    assert "faster" in dvc(project, "exp", "show", "--csv")
+    # Back to the earlier value: everything comes from the run cache.
+    assert ran(dvc(project, "exp", "run", "--set-param", "lr=0.001")) == []
+    assert ran(dvc(project, "exp", "run", "--set-param", "seed=1")) == TRAINING
+    assert ran(dvc(project, "exp", "run", "--set-param", "seed=0")) == []
+
+
+def test_split_seed_runs_from_the_split_on(project: Path) -> None:
+    try:
+        output = dvc(project, "repro", "--dry")
+        assert ran(output) == []
+        change_params(project / "params.yaml", split_seed=1)
+        assert ran(dvc(project, "repro", "--dry"))[0] == "split"
+    finally:
+        subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
+
+
+def test_a_failing_stage_says_why_and_leaves_what_was(project: Path) -> None:
+    output = dvc(project, "exp", "run", "--set-param", "source=nowhere", fails=True)
+    assert "error: source: 'nowhere' is no folder" in output
+    assert "failed to reproduce 'download'" in output
+    subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
+    assert ran(dvc(project, "repro")) == []
+    assert len(list((project / "data/raw/images").iterdir())) > 50

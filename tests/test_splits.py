@@ -1,0 +1,77 @@
+import pandas as pd
+import pytest
+from conftest import metadata_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesions.diagnoses import CODES
+from lesions.errors import LesionsError
+from lesions.metadata import DUPLICATE_PAIRS
+from lesions.splits import SIDES, split, summary
+
+lesion_sizes = st.lists(st.integers(1, 4), min_size=0, max_size=30).map(lambda more: [1] * 8 + more)
+tables = st.fixed_dictionaries(dict.fromkeys(CODES, lesion_sizes)).map(metadata_of)
+shares = st.sampled_from([0.08, 0.1, 0.13])
+holdouts = st.sampled_from(["once-photographed", "any-lesion"])
+
+
+@given(table=tables, val=shares, test=shares, holdout=holdouts, seed=st.integers(0, 2**32 - 1))
+def test_split(table: pd.DataFrame, val: float, test: float, holdout: str, seed: int) -> None:
+    sides = split(table, val, test, holdout, seed)
+    lesions = {side: set(rows["lesion_id"]) for side, rows in sides.items()}
+    # Every photo once; no lesion on two sides; every diagnosis on each.
+    together = pd.concat(sides.values())
+    assert sorted(together["image_id"]) == sorted(table["image_id"])
+    assert sum(map(len, lesions.values())) == table["lesion_id"].nunique()
+    assert all(set(rows["dx"]) == set(CODES) for rows in sides.values())
+    # Shares within one observation, save where each diagnosis needs one photo.
+    for side, share in (("val", val), ("test", test)):
+        assert abs(len(sides[side]) - max(len(CODES), share * len(table))) <= 1
+    if holdout == "once-photographed":
+        sizes = table["lesion_id"].value_counts()
+        assert all(sizes[lesion] == 1 for lesion in lesions["val"] | lesions["test"])
+    # The same again, in whatever order the rows come.
+    again = split(table.sample(frac=1, random_state=1), val, test, holdout, seed)
+    for side in SIDES:
+        pd.testing.assert_frame_equal(sides[side], again[side])
+
+
+def test_seed_decides() -> None:
+    table = metadata_of({dx: [1] * 20 for dx in CODES})
+    first, second = (split(table, 0.1, 0.1, "any-lesion", seed)["test"] for seed in (0, 1))
+    assert set(first["image_id"]) != set(second["image_id"])
+
+
+def test_stratified_by_diagnosis() -> None:
+    table = metadata_of({dx: [1] * (400 if dx == "nv" else 50) for dx in CODES})
+    counts = summary(split(table, 0.1, 0.1, "once-photographed", 0))
+    assert list(counts.loc["nv"]) == [320, 40, 40]
+    assert list(counts.loc["mel"]) == [40, 5, 5]
+
+
+def test_published_duplicates_stay_together() -> None:
+    table = metadata_of({dx: [1] * 40 for dx in CODES})
+    table.loc[0, "image_id"], table.loc[1, "image_id"] = DUPLICATE_PAIRS[0]
+    sides = split(table, 0.1, 0.1, "once-photographed", 0)
+    assert set(DUPLICATE_PAIRS[0]) <= set(sides["train"]["image_id"])
+    for seed in range(20):
+        sides = split(table, 0.3, 0.3, "any-lesion", seed)
+        assert sorted(
+            rows["image_id"].isin(DUPLICATE_PAIRS[0]).sum() for rows in sides.values()
+        ) == [0, 0, 2]
+
+
+def test_lesion_with_two_diagnoses_only_trains() -> None:
+    table = metadata_of({dx: [1] * 10 for dx in CODES})
+    table.loc[:1, "lesion_id"] = "disputed"
+    table.loc[1, "dx"] = "mel"
+    for seed in range(20):
+        sides = split(table, 0.2, 0.2, "any-lesion", seed)
+        assert (sides["train"]["lesion_id"] == "disputed").sum() == 2
+
+
+@pytest.mark.parametrize("mel", [[1, 1], [1], [2, 2, 2]])
+def test_too_few_lesions_of_a_diagnosis(mel: list[int]) -> None:
+    table = metadata_of({dx: mel if dx == "mel" else [1] * 20 for dx in CODES})
+    with pytest.raises(LesionsError, match=r"no photo of mel left for.*holdout"):
+        split(table, 0.1, 0.1, "once-photographed", 0)

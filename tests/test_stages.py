@@ -1,0 +1,162 @@
+"""The stages as command lines, and dvc.yaml against what they import and read."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, change_params
+
+from lesions import networks
+from lesions.params import Augment, Params
+
+PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES: dict[str, Any] = PIPELINE["stages"]
+TABLE_STAGES = ["download", "resize", "split", "balance"]
+NAMES = [*TABLE_STAGES, "train-resnet50", "train-mobilenetv2", "evaluate"]
+EXEMPT = {"lesions/__init__.py", "stages/__init__.py", "lesions/params.py"}  # DVC tracks its values
+
+
+def imports(path: Path) -> set[str]:
+    """Find the project's files that a file imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
+        files = [name.replace(".", "/") + ".py" for name in names]
+        found |= {file for file in files if (ROOT / file).is_file()}
+    return found
+
+
+def all_imports(file: str) -> set[str]:
+    known, new = set[str](), {file}
+    while new:
+        known |= new
+        new = set().union(*(imports(ROOT / name) for name in new)) - known
+    return known
+
+
+def script(stage: str) -> str:
+    module: str = STAGES[stage]["cmd"].split()[2]
+    return module.replace(".", "/") + ".py"
+
+
+def params_read(file: str) -> set[str]:
+    """Find the attributes of `params` that a file reads."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+        and node.attr in Params.model_fields
+    }
+
+
+def test_names_and_order() -> None:
+    assert list(STAGES) == NAMES
+    for stage in STAGES.values():
+        assert stage["desc"].endswith(".")
+        assert stage["cmd"].startswith("python -m stages.")
+    for model in networks.ARCHITECTURES:
+        assert STAGES[f"train-{model}"]["cmd"].split()[-1] == model
+        assert model in STAGES["evaluate"]["cmd"].split()
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_deps_are_the_imports(stage: str) -> None:
+    code = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    assert code == all_imports(script(stage)) - EXEMPT
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_params_are_those_read(stage: str) -> None:
+    read = params_read(script(stage))
+    if stage.startswith("train-"):
+        read |= params_read("lesions/training.py") | {"source", "weights"}  # by starting_weights
+    assert set(STAGES[stage]["params"]) == read
+
+
+def test_every_param_is_some_stages() -> None:
+    listed = set().union(*(stage["params"] for stage in STAGES.values()))
+    assert listed == set(Params.model_fields)
+    assert set(Augment.model_fields) == set(
+        yaml.safe_load((ROOT / "params.yaml").read_text())["augment"]
+    )
+
+
+def test_shown_files_are_not_cached_and_others_are() -> None:
+    for stage in STAGES.values():
+        for shown in stage.get("metrics", []) + stage.get("plots", []):
+            assert next(iter(shown.values()))["cache"] is False
+        assert all(isinstance(out, str) for out in stage.get("outs", []))
+
+
+def test_only_evaluate_reads_the_test_rows_and_training_never_scores() -> None:
+    readers = [name for name, stage in STAGES.items() if "data/split/test.csv" in stage["deps"]]
+    assert readers == ["evaluate"]
+    assert "lesions/scoring.py" not in all_imports("lesions/training.py")
+
+
+def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("stage", [*TABLE_STAGES, "train", "evaluate"])
+def test_help(stage: str) -> None:
+    result = python("-m", f"stages.{stage}", "--help", folder=ROOT)
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("stage", ["download", "split", "balance"])
+def test_table_stages_do_not_wait_for_torch(stage: str) -> None:
+    code = f"import sys, stages.{stage}; sys.exit('torch' in sys.modules)"
+    assert python("-c", code, folder=ROOT).returncode == 0
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with params.yaml alone."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_a_wrong_param_stops_every_stage_in_one_line(stage: str, workplace: Path) -> None:
+    change_params(workplace / "params.yaml", lr=-1)
+    result = python(*STAGES[stage]["cmd"].split()[1:], folder=workplace)
+    assert result.returncode == 1
+    assert result.stderr == "error: params.yaml: lr is -1: it should be greater than 0\n"
+    assert [path.name for path in workplace.iterdir()] == ["params.yaml"]
+
+
+def test_unknown_model(workplace: Path) -> None:
+    result = python("-m", "stages.train", "vgg", folder=workplace)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: model 'vgg' is unknown; known are resnet50")
+
+
+def test_a_bad_photo_stops_resize_and_leaves_nothing(workplace: Path, raw: Path) -> None:
+    images = workplace / "data" / "raw" / "images"
+    images.mkdir(parents=True)
+    (images / "a.jpg").write_bytes((sorted((raw / "images").iterdir()))[0].read_bytes())
+    (images / "b.jpg").write_bytes(b"no photo")
+    result = python("-m", "stages.resize", folder=workplace)
+    assert result.returncode == 1
+    assert "error: data/raw/images/b.jpg: not a whole photo" in result.stderr
+    assert sorted(path.name for path in (workplace / "data").iterdir()) == ["raw"]
+
+
+def test_no_photos(workplace: Path) -> None:
+    result = python("-m", "stages.resize", folder=workplace)
+    assert result.returncode == 1
+    assert "error: data/raw/images: no photos" in result.stderr

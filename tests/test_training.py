@@ -1,0 +1,194 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score
+
+from lesions import batches, training
+from lesions.artifacts import write_csv
+from lesions.checkpoints import Checkpoint
+from lesions.diagnoses import CODES, labels_of
+from lesions.errors import LesionsError
+from lesions.params import Params
+from lesions.photos import PhotoArray
+
+TINY: dict[str, Any] = {"image_size": 32, "epochs": 2, "batch_size": 8, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> PhotoArray:
+    """28 photos of noise, 32 px, each diagnosis with a colour of its own."""
+    folder = tmp_path_factory.mktemp("resized")
+    rng = np.random.default_rng(0)
+    hues = rng.integers(0, 200, (7, 1, 1, 3))
+    images = np.concatenate(
+        [hues[[k % 7]] + rng.integers(0, 55, (1, 32, 32, 3)) for k in range(28)]
+    )
+    np.save(folder / "images.npy", images.astype(np.uint8))
+    write_csv(folder / "image_ids.csv", table()[["image_id"]])
+    return PhotoArray(folder)
+
+
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"image_id": [f"P{k:02}" for k in range(28)], "dx": [CODES[k % 7] for k in range(28)]}
+    )
+
+
+def run(
+    photos: PhotoArray, params: Params, folder: Path, name: str = "mobilenetv2", **changes: Any
+) -> training.Trained:
+    small = params.model_copy(update={**TINY, **changes})
+    return training.train(
+        name, photos, table().iloc[:21], table().iloc[21:], small, folder / "checkpoint"
+    )
+
+
+def same(a: training.Trained, b: training.Trained) -> bool:
+    return all(torch.equal(a.state[key], b.state[key]) for key in a.state)
+
+
+def test_labels_follow_the_class_order() -> None:
+    assert labels_of(table().iloc[:7]).tolist() == list(range(7))
+
+
+def test_history_metrics_and_card_tell_what_happened(
+    photos: PhotoArray, params: Params, tmp_path: Path
+) -> None:
+    trained = run(photos, params, tmp_path, epochs=3)
+    assert list(trained.history["epoch"]) == [1, 2, 3]
+    assert {"train_loss", "val_loss", "train_accuracy", "val_weighted_f1", "seconds"} <= set(
+        trained.history
+    )
+    assert list(trained.metrics) == [
+        "best_epoch",
+        "val_loss",
+        "val_weighted_f1",
+        "seconds",
+        "images_per_second",
+    ]
+    best = trained.history["val_weighted_f1"].max()
+    assert trained.metrics["val_weighted_f1"] == best
+    assert trained.metrics["best_epoch"] == int(trained.history["val_weighted_f1"].argmax()) + 1
+    assert trained.card.classes == CODES
+    assert trained.card.image_size == 32
+    expected = photos.images[:21].reshape(-1, 3).mean(axis=0) / 255  # of training photos alone
+    np.testing.assert_allclose(trained.card.mean, expected, atol=1e-6)
+    assert trained.card.temperature != 1
+
+
+def test_what_is_kept_is_what_was_validated(
+    photos: PhotoArray, params: Params, tmp_path: Path
+) -> None:
+    from lesions.inference import predict
+    from lesions.networks import Classifier, build
+
+    trained = run(photos, params, tmp_path, epochs=3)
+    network = build("mobilenetv2", "random", 9)
+    network.load_state_dict(trained.state)
+    classifier = Classifier(network, trained.card, torch.device("cpu"), False)
+    answers = predict(
+        classifier, batches.Batches(photos.images, torch.device("cpu")), np.arange(21, 28)
+    ).argmax(1)
+    truth = labels_of(table().iloc[21:])
+    expected = f1_score(truth, answers, average="weighted")
+    assert trained.metrics["val_weighted_f1"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_last_epoch_is_kept_on_request(photos: PhotoArray, params: Params, tmp_path: Path) -> None:
+    assert run(photos, params, tmp_path, keep="last").metrics["best_epoch"] == 2
+
+
+def test_it_learns(photos: PhotoArray, params: Params, tmp_path: Path) -> None:
+    still = params.augment.model_copy(update={"hue": 0.0, "rotation": 0.0})
+    trained = run(photos, params, tmp_path, epochs=15, batch_size=21, augment=still)
+    losses = trained.history["train_loss"]
+    assert losses.iloc[-1] < 0.6 * losses.iloc[0]
+
+
+def test_same_seed_same_weights(photos: PhotoArray, params: Params, tmp_path: Path) -> None:
+    first = run(photos, params, tmp_path)
+    assert same(first, run(photos, params, tmp_path))
+    assert not same(first, run(photos, params, tmp_path, seed=1))
+
+
+def test_resumed_training_ends_with_the_same_bits(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = run(photos, params, tmp_path / "a", epochs=3)
+    epoch = training._epoch
+    started = []
+
+    def killed_in_third(*arguments: Any) -> Any:
+        started.append(arguments[-1])
+        if started == [1, 2, 3]:
+            raise KeyboardInterrupt
+        return epoch(*arguments)
+
+    monkeypatch.setattr(training, "_epoch", killed_in_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(photos, params, tmp_path / "b", epochs=3)
+    resumed = run(photos, params, tmp_path / "b", epochs=3)
+    assert started == [1, 2, 3, 3]
+    assert same(undisturbed, resumed)
+    assert undisturbed.card == resumed.card
+
+
+def test_checkpoint_of_other_parameters_or_data_is_not_used(
+    photos: PhotoArray,
+    params: Params,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(photos, params, tmp_path)
+    assert (tmp_path / "checkpoint").exists()  # the stage removes it, once the model is written
+    run(photos, params, tmp_path, lr=0.01)
+    assert "other parameters, data or code; training starts afresh" in capsys.readouterr().out
+
+
+def test_damaged_checkpoint_is_set_aside(
+    photos: PhotoArray, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoint").write_bytes(b"half")
+    run(photos, params, tmp_path)
+    assert "damaged, set aside" in capsys.readouterr().out
+    assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half"
+
+
+def test_checkpoint_belongs_to_its_owner(tmp_path: Path) -> None:
+    place = torch.device("cpu")
+    Checkpoint(tmp_path / "c", lambda: "me").save({"x": torch.ones(2), "history": [{"epoch": 1}]})
+    state = Checkpoint(tmp_path / "c", lambda: "me").load(place)
+    assert state is not None
+    assert state["history"] == [{"epoch": 1}]
+    assert Checkpoint(tmp_path / "c", lambda: "you").load(place) is None
+
+
+def test_loss_that_is_no_number_stops_the_run(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        training, "augment", lambda photos, *_: photos.permute(0, 3, 1, 2).float() * np.inf
+    )
+    with pytest.raises(LesionsError, match=r"epoch 1/2, batch 1: the loss is nan at lr 0\.001"):
+        run(photos, params, tmp_path)
+
+
+def test_each_observation_is_met_once_an_epoch_in_another_order(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[list[int]] = []
+    call = batches.Batches.__call__
+
+    def record(self: batches.Batches, parts: list[np.ndarray]) -> Any:
+        met.append(np.concatenate(parts).tolist())
+        return call(self, parts)
+
+    monkeypatch.setattr(batches.Batches, "__call__", record)
+    run(photos, params, tmp_path)
+    epochs = [rows for rows in met if sorted(rows) == list(range(21)) and rows != list(range(21))]
+    assert len(epochs) == 2
+    assert epochs[0] != epochs[1]
