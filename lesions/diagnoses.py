@@ -28,7 +28,7 @@ DIAGNOSES = (
     Diagnosis("vasc", "vascular lesion", False, "#CC79A7"),
 )
 CODES = tuple(diagnosis.code for diagnosis in DIAGNOSES)
-MALIGNANT = tuple(diagnosis.code for diagnosis in DIAGNOSES if diagnosis.malignant)
+ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # of its one-hot form
 
 
 def labels_of(table: pd.DataFrame) -> Labels:

@@ -38,6 +38,7 @@ class Params(_Strict):
 
     source: Annotated[str, Field(min_length=1)]
     sample_seed: Seed
+    external_test: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     split_seed: Seed
     val_share: Share

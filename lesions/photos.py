@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from lesions.metadata import read_table
 from lesions.progress import progress
 
 Pixels = npt.NDArray[np.uint8]
+Photo = tuple[str, Callable[[], bytes]]  # what it is called, and how to read it
 
 MAX_PIXELS = 100_000_000  # ten times a phone's photo; 300 MB once decoded
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 CHUNK = 256  # photos decoded between two writes: 39 MB at 224 px, whatever the data set's size
 
 
-def decode(photo: Path | bytes, size: int, name: str = "") -> Pixels:
+def decode(data: bytes, size: int, name: str) -> Pixels:
     """Decode a photo and scale it to a square, antialiased.
 
     A JPEG is first shrunk by libjpeg, in the frequency domain, to the smallest power-of-two
@@ -30,21 +31,16 @@ def decode(photo: Path | bytes, size: int, name: str = "") -> Pixels:
     `draft` and `BILINEAR`). Greyscale, palette, CMYK, alpha and 16-bit become 8-bit RGB.
 
     Args:
-        photo: a file, or its bytes.
+        data: the file's bytes.
         size: side in pixels.
-        name: what an error calls the photo, where `photo` is bytes.
+        name: what an error calls the photo.
 
     Returns:
         (size, size, 3) uint8, RGB.
 
     Raises:
-        LesionsError: missing, empty, truncated, too large, or not a photo.
+        LesionsError: empty, truncated, too large, or not a photo.
     """
-    name = name or str(photo)
-    try:
-        data = photo if isinstance(photo, bytes) else photo.read_bytes()
-    except OSError as error:
-        raise LesionsError(f"{name}: cannot be read ({error.strerror}).") from None
     if not data:
         raise LesionsError(f"{name}: an empty file. Fetch the photo again.")
     try:
@@ -75,29 +71,34 @@ def _rgb(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def resize(paths: Sequence[Path], size: int, out: Path) -> None:
+def resize(photos: Sequence[Photo], size: int, out: Path) -> None:
     """Decode and scale photos on all cores into one .npy file, in the order given.
 
     Args:
-        paths: the photo files.
+        photos: name and reader of each.
         size: side in pixels.
-        out: the file to write, (n, size, size, 3) uint8; the order of rows is that of `paths`.
+        out: the file to write, (n, size, size, 3) uint8; the order of rows is that of `photos`.
 
     Raises:
-        LesionsError: as `decode`.
+        LesionsError: as `decode`, or there are no photos.
     """
-    if not paths:
+    if not photos:
         raise LesionsError("data/raw/images: no photos. Run `dvc repro download`.")
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size, 3)}
+
+    def scale(photo: Photo) -> Pixels:
+        name, read = photo
+        return decode(read(), size, name)
+
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(photos), size, size, 3)}
     with (
         out.open("wb") as file,
         # Threads will do: Pillow lets go of the interpreter lock to decode and to scale.
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress(len(paths), "photos", f"resize to {size}×{size}") as bar,
+        progress(len(photos), "photos", f"resize to {size}×{size}") as bar,
     ):
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(paths), CHUNK):
-            for pixels in pool.map(lambda path: decode(path, size), paths[start : start + CHUNK]):
+        for start in range(0, len(photos), CHUNK):
+            for pixels in pool.map(scale, photos[start : start + CHUNK]):
                 file.write(pixels.tobytes())
                 bar.update()
 

@@ -18,11 +18,12 @@ class _Log:
 
 
 def progress(total: int, unit: str, label: str) -> "tqdm[Any]":
-    """Return a bar to `update(n)`: count, rate in `unit`/s and time left."""
+    """Return a bar to `update(n)`: count, rate in `unit`/s and time left; bytes as kB, MB, GB."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
-        unit=f" {unit}",
+        unit=unit if unit == "B" else f" {unit}",
+        unit_scale=unit == "B",
         desc=label,
         file=sys.stderr if terminal else _Log(),
         mininterval=0.5 if terminal else 30,

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn import metrics
 
-from lesions.diagnoses import CODES, Labels
+from lesions.diagnoses import CODES, ISIC_COLUMNS, Labels
 from lesions.errors import LesionsError
 
 Probabilities = npt.NDArray[np.floating]  # (n, 7), rows sum to 1, columns in class order
@@ -96,6 +96,13 @@ def predictions(test: pd.DataFrame, probabilities: Probabilities, labels: Labels
         }
     )
     return pd.concat([table, pd.DataFrame(probabilities.round(6), columns=list(CODES))], axis=1)
+
+
+def submission(table: pd.DataFrame, probabilities: Probabilities) -> pd.DataFrame:
+    """Lay out the answers in ISIC's form: image and a probability a diagnosis, in its order."""
+    ids = pd.DataFrame({"image": table["image_id"].to_numpy()})
+    columns = pd.DataFrame(probabilities, columns=[code.upper() for code in CODES])
+    return pd.concat([ids, columns[list(ISIC_COLUMNS)].round(6)], axis=1)
 
 
 def report(table: pd.DataFrame) -> str:

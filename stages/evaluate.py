@@ -3,44 +3,67 @@
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from lesions import hardware, scoring
-from lesions.artifacts import write_csv, write_json
+from lesions.artifacts import replacing, write_csv, write_json
 from lesions.batches import Batches
-from lesions.diagnoses import labels_of
+from lesions.diagnoses import Labels, labels_of
 from lesions.errors import LesionsError, run
 from lesions.inference import predict
 from lesions.metadata import read_table
-from lesions.networks import load
+from lesions.networks import Classifier, load
 from lesions.params import load_params
 from lesions.photos import PhotoArray
 
 
 def main(models: Annotated[list[str], typer.Argument(help="The models, as trained.")]) -> None:
-    """Score MODELS on data/split/test.csv: metrics/<model>.json and plots/<model>/."""
+    """Score MODELS on the test photos, and on those of data/external: metrics/ and plots/."""
     params = load_params()
     hardware.compute_deterministically(params.deterministic)
     place = hardware.pick_device(params.device)
-    photos = PhotoArray(Path("data/resized"))
-    test = read_table(Path("data/split/test.csv"))
-    batches, labels = Batches(photos.images, place), labels_of(test)
-    rows = photos.rows(test["image_id"])
-    for model in models:
-        path = Path(f"models/{model}.safetensors")
-        classifier = load(path, place, hardware.use_bf16(params.precision, place))
-        if (classifier.card.architecture, classifier.card.image_size) != (model, photos.size):
-            raise LesionsError(
-                f"{path}: {classifier.card.architecture} for {classifier.card.image_size} px, not "
-                f"{model} for the {photos.size} px of data/resized. Run `dvc repro`."
-            )
-        probabilities = classifier.probabilities(predict(classifier, batches, rows))
-        plots = Path("plots") / model
-        table = scoring.per_class(probabilities, labels)
-        write_json(Path(f"metrics/{model}.json"), scoring.headline(probabilities, labels))
-        write_csv(plots / "predictions.csv", scoring.predictions(test, probabilities, labels))
-        write_csv(plots / "per_class.csv", table.round(4))
-        print(f"\n{model} on {len(test)} test photos\n{scoring.report(table)}")
+    bf16 = hardware.use_bf16(params.precision, place)
+    with replacing(Path("data/submissions"), folder=True) as submissions:
+        for model in models:
+            classifier = load(Path(f"models/{model}.safetensors"), place, bf16)
+            if classifier.card.architecture != model:
+                raise LesionsError(
+                    f"models/{model}.safetensors: holds {classifier.card.architecture}. Run "
+                    f"`dvc repro --force train-{model}`."
+                )
+            table, labels, answers = _answer(classifier, "data/resized", "data/split/test.csv")
+            write_json(Path(f"metrics/{model}.json"), scoring.headline(answers, labels))
+            plots = Path("plots") / model
+            write_csv(plots / "predictions.csv", scoring.predictions(table, answers, labels))
+            write_csv(plots / "per_class.csv", scoring.per_class(answers, labels).round(4))
+            figures = {}
+            if params.external_test != "none":
+                table, labels, answers = _answer(
+                    classifier, "data/external", "data/external/test.csv"
+                )
+                figures = scoring.headline(answers, labels)
+                write_csv(submissions / f"{model}.csv", scoring.submission(table, answers))
+            write_json(Path(f"metrics/external/{model}.json"), figures)
+
+
+def _answer(
+    classifier: Classifier, array: str, rows: str
+) -> tuple[pd.DataFrame, Labels, scoring.Probabilities]:
+    """Give a set's table, its labels and the calibrated answers, and print how good they are."""
+    photos, table = PhotoArray(Path(array)), read_table(Path(rows))
+    card = classifier.card
+    if card.image_size != photos.size:
+        raise LesionsError(
+            f"{array}: photos of {photos.size} px for {card.architecture} trained on "
+            f"{card.image_size} px. Run `dvc repro`."
+        )
+    batches, labels = Batches(photos.images, classifier.place), labels_of(table)
+    logits = predict(classifier, batches, photos.rows(table["image_id"]))
+    answers = classifier.probabilities(logits)
+    each = scoring.report(scoring.per_class(answers, labels))
+    print(f"\n{card.architecture} on the {len(table)} photos of {rows}\n{each}")
+    return table, labels, answers
 
 
 if __name__ == "__main__":

@@ -15,7 +15,11 @@ def main() -> None:
     params = load_params()
     paths = sorted(Path("data/raw/images").glob("*.jpg"))
     with replacing(Path("data/resized"), folder=True) as resized:
-        resize(paths, params.image_size, resized / "images.npy")
+        resize(
+            [(str(path), path.read_bytes) for path in paths],
+            params.image_size,
+            resized / "images.npy",
+        )
         write_csv(
             resized / "image_ids.csv", pd.DataFrame({"image_id": [path.stem for path in paths]})
         )

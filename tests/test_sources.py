@@ -1,13 +1,20 @@
+import dataclasses
 import io
+import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import kagglehub
 import pytest
 
+from lesions import sources, transfers
+from lesions.catalogue import HAM10000, ISIC2018
+from lesions.diagnoses import CODES
 from lesions.errors import LesionsError
 from lesions.metadata import read_metadata
-from lesions.sources import fetch
+from lesions.sources import external, fetch
 
 
 @pytest.fixture
@@ -94,10 +101,155 @@ def test_no_folder(tmp_path: Path) -> None:
         fetched("nowhere", tmp_path / "out")
 
 
-@pytest.mark.parametrize("source", ["dataverse", "kaggle"])
-def test_network_sources_say_what_to_do(source: str, tmp_path: Path) -> None:
-    with pytest.raises(LesionsError, match="by hand"):
-        fetched(source, tmp_path / "out")
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drawn photos' counts in place of the published ones."""
+    table = dataclasses.replace(HAM10000, photos=28, lesions=28, counts=dict.fromkeys(CODES, 4))
+    monkeypatch.setattr(sources, "HAM10000", table)
+
+
+@pytest.mark.usefixtures("small")
+def test_kaggle_is_fetched_as_nobody(
+    kaggle: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+
+    def download(handle: str) -> str:
+        seen.update(os.environ)
+        assert handle == "kmader/skin-cancer-mnist-ham10000"
+        return str(kaggle)
+
+    monkeypatch.setattr(kagglehub, "dataset_download", download)
+    monkeypatch.setenv("KAGGLE_KEY", "secret")
+    got = fetched("kaggle", tmp_path / "out")
+    assert got["metadata.csv"] == (raw / "metadata.csv").read_bytes()
+    assert len(got) == 29
+    assert "KAGGLE_KEY" not in seen
+    assert list(Path(seen["KAGGLE_CONFIG_DIR"]).glob("*")) == []
+    assert os.environ["KAGGLE_KEY"] == "secret"
+
+
+def test_kaggle_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: str) -> str:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    with pytest.raises(LesionsError, match=r"cannot be fetched \(no network\)\. By hand"):
+        fetched("kaggle", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"photos": 29}, "28 photos where 29 are published"),
+        ({"lesions": 27}, "28 lesions where 27 are published"),
+        ({"counts": {"mel": 5, "nv": 4}}, "4 mel where 5 are published"),
+    ],
+)
+def test_counts_of_published_data_are_checked(
+    dataverse: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    table = dataclasses.replace(
+        HAM10000, **{"photos": 28, "lesions": 28, "counts": None, **changes}
+    )
+    files = {path.name: path for path in dataverse.glob("*.zip")}
+    files["HAM10000_metadata.csv"] = dataverse / "HAM10000_metadata"
+    monkeypatch.setattr(transfers, "fetch", lambda _: files)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(LesionsError, match=words):
+        fetch("dataverse", 0, tmp_path / "out", table)
+
+
+def test_a_folders_counts_are_told(
+    kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetched(kaggle, tmp_path / "out")
+    assert "28 photos of 28 lesions" in capsys.readouterr().out
+
+
+def test_members_cannot_leave_the_folder(dataverse: Path, tmp_path: Path) -> None:
+    photo = b"evil"
+    with zipfile.ZipFile(dataverse / "zz.zip", "w") as archive:
+        for name in ("../../escaped.jpg", "/absolute.jpg", "a/../../b.jpg"):
+            archive.writestr(name, photo)
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    got = fetched(dataverse, tmp_path / "out")
+    after = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in after - before} == set(got)
+    assert len(got) == 29
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
+TRUTH = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+
+
+@pytest.fixture
+def outside(raw: Path, tmp_path: Path) -> Path:
+    """An external test set of two drawn photos."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    for name, photo in zip(("b", "a"), sorted((raw / "images").iterdir()), strict=False):
+        shutil.copy(photo, folder / f"{name}.jpg")
+    (folder / "truth.csv").write_text(TRUTH + "b,1.0,0,0,0,0,0,0\na,0,0,0,0,0,0,1.0\n")
+    return folder
+
+
+def test_external_folder(outside: Path) -> None:
+    table, photos = external(str(outside))
+    assert table.to_dict("list") == {
+        "image_id": ["a", "b"],
+        "lesion_id": ["a", "b"],
+        "dx": ["vasc", "mel"],
+    }
+    assert [(name, read()) for name, read in photos] == [
+        (name, (outside / f"{name}.jpg").read_bytes()) for name in "ab"
+    ]
+
+
+def test_external_isic2018_leaves_out_what_has_no_photo(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = outside / "truth.csv"
+    truth.write_text(truth.read_text() + "ISIC_0035068,0,1,0,0,0,0,0\n")
+    with zipfile.ZipFile(outside / "photos.zip", "w") as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.write(outside / name, f"ISIC2018_Task3_Test_Input/{name}")
+    files = {path.name: path for path in outside.iterdir() if path.suffix != ".jpg"}
+    monkeypatch.setattr(transfers, "fetch", lambda _: files)
+    small = dataclasses.replace(ISIC2018, photos=2)
+    assert list(external("isic2018", small)[0]["image_id"]) == ["a", "b"]
+    assert "ISIC_0035068 is listed without a photo" in capsys.readouterr().out
+    with pytest.raises(LesionsError, match="2 photos where 1511 are published"):
+        external("isic2018")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,MEL\na,1\n", "columns image,MEL; expected image,MEL,NV"),
+        (TRUTH, "no rows"),
+        (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "in two rows"),
+        (TRUTH + "a,1,1,0,0,0,0,0\n", "row of a: one 1"),
+        (TRUTH + "a,x,1,0,0,0,0,0\n", "row of a: one 1"),
+        (TRUTH + "gone,1,0,0,0,0,0,0\n", r"1 of 1 photos are missing, gone\.jpg"),
+    ],
+)
+def test_wrong_ground_truth(outside: Path, text: str, words: str) -> None:
+    (outside / "truth.csv").write_text(text)
+    with pytest.raises(LesionsError, match=words):
+        external(str(outside))
+
+
+def test_external_folder_without_a_table() -> None:
+    with pytest.raises(LesionsError, match=r"'nowhere': 0 CSV files\. Allowed are none"):
+        external("nowhere")
 
 
 def test_damaged_zip(dataverse: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lesions.params import Augment, Params
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
 TABLE_STAGES = ["download", "resize", "split", "balance"]
-NAMES = [*TABLE_STAGES, "train-resnet50", "train-mobilenetv2", "evaluate"]
+NAMES = [*TABLE_STAGES, "train-resnet50", "train-mobilenetv2", "external", "evaluate"]
 EXEMPT = {"lesions/__init__.py", "stages/__init__.py", "lesions/params.py"}  # DVC tracks its values
 
 
@@ -110,7 +110,7 @@ def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("stage", [*TABLE_STAGES, "train", "evaluate"])
+@pytest.mark.parametrize("stage", [*TABLE_STAGES, "train", "external", "evaluate"])
 def test_help(stage: str) -> None:
     result = python("-m", f"stages.{stage}", "--help", folder=ROOT)
     assert result.returncode == 0
