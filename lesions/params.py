@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ PATH = Path("params.yaml")
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Model = Literal["resnet50", "mobilenetv2"]
 Weights = Literal["auto", "imagenet", "random"]
 
 
@@ -45,7 +46,7 @@ class Params(_Strict):
     test_share: Share
     holdout: Literal["once-photographed", "any-lesion"]
     balance: Literal["multiply", "sqrt", "none"]
-    weights: Weights | dict[str, Weights]
+    weights: Weights | dict[Model, Weights]
     seed: Seed
     lr: Annotated[float, Field(gt=0, le=1)]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
@@ -67,7 +68,11 @@ class Params(_Strict):
 
     def starting_weights(self, model: str) -> Literal["imagenet", "random"]:
         """Say what `model` starts from: decided by the parameters, never by the network."""
-        chosen = self.weights if isinstance(self.weights, str) else self.weights.get(model, "auto")
+        chosen: Weights
+        if isinstance(self.weights, str):
+            chosen = self.weights
+        else:
+            chosen = {str(name): word for name, word in self.weights.items()}.get(model, "auto")
         if chosen == "auto":
             return "random" if self.source == "sample" else "imagenet"
         return chosen
@@ -101,8 +106,12 @@ def load_params(path: Path = PATH) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as invalid:
-        lines = [_explain(dict(error)) for error in invalid.errors()]
-        raise LesionsError(f"{path}: " + "; ".join(dict.fromkeys(lines))) from None
+        lines: dict[object, str] = {}
+        for wrong in invalid.errors():
+            # Of the two forms of `weights` pydantic explains both; one line will do.
+            place = "weights" if wrong["loc"][:1] == ("weights",) else wrong["loc"]
+            lines.setdefault(place, _explain(dict(wrong)))
+        raise LesionsError(f"{path}: " + "; ".join(lines.values())) from None
 
 
 def _explain(error: dict[str, Any]) -> str:
@@ -113,6 +122,11 @@ def _explain(error: dict[str, Any]) -> str:
         return f"unknown key {key!r}; known here: {', '.join(group.model_fields)}"
     if error["type"] == "missing":
         return f"key {key!r} is missing; take its line from the published params.yaml"
+    if key.startswith("weights"):
+        return (
+            f"weights is {error['input']!r}: allowed are {', '.join(get_args(Weights))}, "
+            f"or one of them for each of {', '.join(get_args(Model))}"
+        )
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     return f"{key} is {error['input']!r}: {error['msg'].replace('Input', 'it', 1)}"

@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import ROOT, change_params
 
 from lesions.errors import LesionsError
-from lesions.params import Params, load_params
+from lesions.networks import ARCHITECTURES
+from lesions.params import Model, Params, load_params
 
 
 @pytest.fixture
@@ -43,6 +45,11 @@ def test_every_value_has_a_comment_or_follows_one() -> None:
         ({"learning_rate": 0.1}, ["unknown key 'learning_rate'", "lr"]),
         ({"augment": {"rotation": 20}}, ["augment.hue", "missing"]),
         ({"device": None}, ["device", "None", "'cuda'"]),
+        ({"lr": float("nan")}, ["lr", "nan"]),
+        ({"lr": float("inf")}, ["lr", "inf"]),
+        ({"weights": "best"}, ["weights is 'best'", "imagenet, random", "resnet50, mobilenetv2"]),
+        ({"weights": {"vgg": "auto"}}, ["weights is {'vgg': 'auto'}", "resnet50, mobilenetv2"]),
+        ({"weights": {"resnet50": "x"}}, ["weights is {'resnet50': 'x'}"]),
         ({"deterministic": "yes"}, ["deterministic", "'yes'"]),
     ],
 )
@@ -64,6 +71,10 @@ def test_what_is_no_table_of_keys(file: Path, text: str) -> None:
 def test_scientific_notation_is_a_number(file: Path) -> None:
     file.write_text(file.read_text().replace("lr: 0.001", "lr: 3e-4"))
     assert load_params(file).lr == 3e-4
+
+
+def test_models_are_those_there_are() -> None:
+    assert get_args(Model) == tuple(ARCHITECTURES)
 
 
 def test_missing_file(tmp_path: Path) -> None:
