@@ -33,5 +33,5 @@ report: setup  ## write the page of plots to dvc_plots/index.html
 
 ham10000: setup  ## run the study on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
-	dvc exp run --name ham10000 --set-param 'source=$(SOURCE)'
+	dvc exp run --force --name ham10000 --set-param "source='$(SOURCE)'"
 	@dvc metrics show

@@ -31,32 +31,3 @@ def fit_temperature(logits: Floats, labels: Labels) -> float:
         method="bounded",
     )
     return round(float(np.exp(found.x)), 6)
-
-
-def calibration_bins(probabilities: Floats, labels: Labels, bins: int = 15) -> Floats:
-    """Sort answers into bins of equal width by their confidence.
-
-    Returns:
-        (k, 3): mean confidence, share of right answers and number of photos of each bin that
-        holds any.
-    """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    held = [place == index for index in range(bins) if (place == index).any()]
-    return np.array([[confidence[one].mean(), right[one].mean(), one.sum()] for one in held])
-
-
-def expected_calibration_error(probabilities: Floats, labels: Labels, bins: int = 15) -> float:
-    """Average gap between confidence and share of right answers, weighed by photos: 0 to 1.
-
-    Naeini et al. 2015; bins of equal width as in Guo et al. 2017.
-    """
-    confidence, right, count = calibration_bins(probabilities, labels, bins).T
-    return float(np.abs(confidence - right) @ count / count.sum())
-
-
-def brier_score(probabilities: Floats, labels: Labels) -> float:
-    """Mean squared distance from the one-hot truth, summed over classes: 0 (best) to 2."""
-    truth = np.eye(probabilities.shape[1])[labels]
-    return float(((probabilities - truth) ** 2).sum(axis=1).mean())

@@ -14,18 +14,16 @@ class Diagnosis(NamedTuple):
 
     code: str  # as in the metadata's column `dx`; upper case in ISIC's files
     meaning: str
-    malignant: bool  # or in situ: what a clinician would not leave alone
-    colour: str  # in every picture; Okabe and Ito's colour-blind safe palette
 
 
 DIAGNOSES = (
-    Diagnosis("akiec", "actinic keratosis / intraepithelial carcinoma", True, "#E69F00"),
-    Diagnosis("bcc", "basal cell carcinoma", True, "#56B4E9"),
-    Diagnosis("bkl", "benign keratosis-like lesion", False, "#009E73"),
-    Diagnosis("df", "dermatofibroma", False, "#B8A800"),
-    Diagnosis("mel", "melanoma", True, "#D55E00"),
-    Diagnosis("nv", "melanocytic nevus", False, "#0072B2"),
-    Diagnosis("vasc", "vascular lesion", False, "#CC79A7"),
+    Diagnosis("akiec", "actinic keratosis / intraepithelial carcinoma"),
+    Diagnosis("bcc", "basal cell carcinoma"),
+    Diagnosis("bkl", "benign keratosis-like lesion"),
+    Diagnosis("df", "dermatofibroma"),
+    Diagnosis("mel", "melanoma"),
+    Diagnosis("nv", "melanocytic nevus"),
+    Diagnosis("vasc", "vascular lesion"),
 )
 CODES = tuple(diagnosis.code for diagnosis in DIAGNOSES)
 ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # of its one-hot form

@@ -1,5 +1,6 @@
 """The error a user can act on, and how a stage ends when it meets one."""
 
+import functools
 import signal
 import sys
 from collections.abc import Callable
@@ -18,16 +19,21 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(main: Callable[..., None]) -> None:
-    """Run `main` as a command line; a `LesionsError` or an interruption ends it in one line."""
+    """Run `main` as a command line; an error of ours or an interruption ends it in one line."""
+
+    @functools.wraps(main)
+    def guarded(*arguments: object, **options: object) -> None:
+        try:
+            main(*arguments, **options)
+        except LesionsError as error:
+            sys.exit(f"error: {error}")
+        except OSError as error:  # what no other place foresaw: a folder that is a file, say
+            sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            print("interrupted: nothing half-written is left behind", file=sys.stderr)
+            sys.exit(130)
+
     signal.signal(signal.SIGTERM, _terminate)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app(standalone_mode=False)
-    except LesionsError as error:
-        sys.exit(f"error: {error}")
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: nothing half-written is left behind", file=sys.stderr)
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+    app.command()(guarded)
+    app()

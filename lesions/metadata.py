@@ -1,5 +1,6 @@
 """The metadata table: a row a photo, in HAM10000's columns, checked and kept as text."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -33,20 +34,44 @@ DUPLICATE_PAIRS = (
 )
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *columns: str) -> pd.DataFrame:
     """Read a CSV (or, by its name, a tab-separated file) as text, empty cells as empty text.
 
+    Args:
+        path: the file.
+        columns: that must be there.
+
     Raises:
-        LesionsError: the file is missing or is no such table.
+        LesionsError: the file is missing, is no such table or lacks a column.
     """
     try:
-        return pd.read_csv(
-            path, sep="\t" if path.suffix == ".tab" else ",", dtype=str, keep_default_na=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # of rows longer than the header
+            table = pd.read_csv(
+                path,
+                sep="\t" if path.suffix == ".tab" else ",",
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,  # else a comma too many at the end of rows shifts all columns
+            )
     except FileNotFoundError:
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.") from None
-    except (ValueError, OSError, OverflowError) as error:  # pandas' parser errors are ValueErrors
-        raise LesionsError(f"{path}: not a readable table ({error}).") from None
+    except (
+        ValueError,
+        OSError,
+        OverflowError,
+        pd.errors.ParserWarning,
+    ) as error:  # pandas' parser errors are ValueErrors
+        why = " ".join(str(error).split())
+        raise LesionsError(f"{path}: not a readable table ({why}).") from None
+    if missing := [column for column in columns if column not in table.columns]:
+        raise LesionsError(
+            f"{path}: without column {', '.join(missing)}; found {', '.join(table.columns)}, "
+            f"expected {', '.join(columns)}."
+        )
+    return table
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
@@ -59,12 +84,7 @@ def read_metadata(path: Path) -> pd.DataFrame:
         LesionsError: a column is missing, an image_id is empty, no plain name or twice there,
             a lesion_id is empty, or a dx is unknown.
     """
-    table = read_table(path)
-    if missing := [column for column in COLUMNS if column not in table.columns]:
-        raise LesionsError(
-            f"{path}: without column {', '.join(missing)}; found {', '.join(table.columns)}. "
-            f"HAM10000's columns are {', '.join(COLUMNS)}."
-        )
+    table = read_table(path, *COLUMNS)
     if table.empty:
         raise LesionsError(f"{path}: no rows. A row a photo is expected.")
     strange = table[~table["image_id"].str.fullmatch(r"[A-Za-z0-9_-]{1,100}")]
@@ -78,8 +98,8 @@ def read_metadata(path: Path) -> pd.DataFrame:
             f"{path}: image_id {twice['image_id'].iloc[0]} stands in more than one row "
             f"({len(twice)} rows too many in all). Keep one row a photo."
         )
-    if (table["lesion_id"] == "").any():
-        row = table.index[table["lesion_id"] == ""][0]
+    if (blank := table["lesion_id"].str.strip() == "").any():
+        row = table.index[blank][0]
         raise LesionsError(f"{path}: empty lesion_id in row {row + 2}; every photo needs one.")
     unknown = table[~table["dx"].isin(CODES)]
     if len(unknown):

@@ -79,7 +79,13 @@ class Params(_Strict):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number, as DVC's YAML 1.2 does, not as text."""
+    """SafeLoader that reads 1e-3 as a number and refuses a key given twice, as DVC does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"key {twice[0]!r} is given twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -97,10 +103,13 @@ def load_params(path: Path = PATH) -> Params:
     """
     try:
         values: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise LesionsError(f"{path}: not found. Run from the project's root.") from None
+    except OSError as error:
+        raise LesionsError(
+            f"{path}: {error.strerror}. Run from the project's root, where it lies."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise LesionsError(f"{path}: not valid YAML: {error}") from None
+        why = " ".join(str(error).split())
+        raise LesionsError(f"{path}: not valid YAML: {why}") from None
     if not isinstance(values, dict):
         raise LesionsError(f"{path}: holds {type(values).__name__}, not keys with values.")
     try:

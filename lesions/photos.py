@@ -18,7 +18,7 @@ from lesions.progress import progress
 Pixels = npt.NDArray[np.uint8]
 Photo = tuple[str, Callable[[], bytes]]  # what it is called, and how to read it
 
-MAX_PIXELS = 100_000_000  # ten times a phone's photo; 300 MB once decoded
+MAX_PIXELS = 80_000_000  # more than a phone's photo; 240 MB once decoded; Pillow warns at 89
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
 CHUNK = 256  # photos decoded between two writes: 39 MB at 224 px, whatever the data set's size
 
@@ -53,6 +53,8 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
             return np.asarray(_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
     except LesionsError:
         raise
+    except Image.DecompressionBombError:
+        raise LesionsError(f"{name}: too many pixels; at most {MAX_PIXELS:,} are read.") from None
     except Exception as error:  # Pillow's plugins raise many kinds on damaged bytes
         raise LesionsError(
             f"{name}: not a whole photo ({error}). {', '.join(FORMATS)} are read; "
@@ -62,13 +64,14 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """Turn any mode into 8-bit RGB, upright."""
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: keep the upper 8
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel")
+    if image.mode.startswith("I;16"):  # keep the upper 8 bits
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    return image.convert("RGB")
 
 
 def resize(photos: Sequence[Photo], size: int, out: Path) -> None:
@@ -113,17 +116,23 @@ class PhotoArray:
             LesionsError: a file is missing, or the two do not fit each other.
         """
         self._ids = folder / "image_ids.csv"
-        table = read_table(self._ids)
+        table = read_table(self._ids, "image_id")
         try:
             self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
+        except FileNotFoundError:
+            raise LesionsError(
+                f"{folder / 'images.npy'}: not found. `dvc repro` makes it."
+            ) from None
         except (OSError, ValueError) as error:
             raise LesionsError(
                 f"{folder / 'images.npy'}: not a whole array ({error}). Run `dvc repro resize`."
             ) from None
-        if self.images.ndim != 4 or len(self.images) != len(table):
+        side = self.images.shape[1] if self.images.ndim == 4 else 0
+        expected = (len(table), side, side, 3)
+        if self.images.shape != expected or self.images.dtype != np.uint8:
             raise LesionsError(
-                f"{folder}: images.npy of shape {self.images.shape} for {len(table)} ids in "
-                "image_ids.csv. Run `dvc repro --force resize`."
+                f"{folder}: images.npy of shape {self.images.shape}, {self.images.dtype}, for "
+                f"{len(table)} ids in image_ids.csv. Run `dvc repro --force resize`."
             )
         self._row = pd.Series(np.arange(len(table)), index=table["image_id"])
 

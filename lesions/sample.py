@@ -23,7 +23,7 @@ Field = npt.NDArray[np.float64]  # (HEIGHT, WIDTH), or (HEIGHT, WIDTH, 3) for co
 Rng = np.random.Generator
 
 WIDTH, HEIGHT = 600, 450  # as HAM10000's photos
-# How many lesions of a diagnosis are photographed once, twice, three times: 98 photos in all.
+# How many lesions of a diagnosis are photographed once, twice, three times: 99 photos in all.
 LESIONS = {
     "akiec": (9, 2, 0),
     "bcc": (10, 2, 0),

@@ -31,7 +31,6 @@ def headline(probabilities: Probabilities, labels: Labels) -> dict[str, float]:
     answer is the most probable diagnosis. `baseline_accuracy` is that of always answering the
     commonest diagnosis. A figure of a diagnosis that does not occur is left out.
     """
-    check(probabilities, labels)
     answers = probabilities.argmax(axis=1)
     table = per_class(probabilities, labels).set_index("dx")
     found = {
@@ -54,6 +53,7 @@ def per_class(probabilities: Probabilities, labels: Labels) -> pd.DataFrame:
         precision, f1, roc_auc, average_precision. What is undefined is NaN: sensitivity, F1 and
         curves without a photo of the diagnosis, precision without an answer of it.
     """
+    check(probabilities, labels)
     answers = probabilities.argmax(axis=1)
     rows = []
     for index, code in enumerate(CODES):

@@ -58,7 +58,7 @@ def fetch(source: str, sample_seed: int, raw: Path, archive: Archive = HAM10000)
 
 
 def _folder(source: str) -> Path:
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))  # noqa: PTH111 (keeps an unknown ~user)
     if not folder.is_dir():
         raise LesionsError(
             f"source: {source!r} is no folder. Allowed are sample, dataverse, kaggle, or a "
@@ -135,7 +135,7 @@ def _check_counts(metadata: pd.DataFrame, archive: Archive) -> None:
 
 def _in_folder(folder: Path) -> Iterator[Photo]:
     """Yield every photo below a folder and in its zips; of two of a name, the last one counts."""
-    yield from _in_zips(sorted(folder.glob("*.zip")))
+    yield from _in_zips(path for path in sorted(folder.glob("*.zip")) if path.is_file())
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in (".jpg", ".jpeg") and path.is_file():
             yield path.stem, path.read_bytes
@@ -204,7 +204,7 @@ def external(chosen: str, archive: Archive = ISIC2018) -> tuple[pd.DataFrame, li
         truth = next(path for name, path in files.items() if name.endswith(".csv"))
         readers = dict(_in_zips(path for name, path in files.items() if name.endswith(".zip")))
     else:
-        folder = Path(chosen).expanduser()
+        folder = Path(os.path.expanduser(chosen))  # noqa: PTH111
         tables = sorted(folder.glob("*.csv"))
         if len(tables) != 1:
             raise LesionsError(

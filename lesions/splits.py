@@ -30,7 +30,8 @@ def split(
         for the published duplicate pairs.
 
     Raises:
-        LesionsError: a diagnosis has too few lesions to be on all three sides.
+        LesionsError: a diagnosis has too few lesions to be on all three sides, or too few
+            photos may be held out for the shares asked for.
     """
     table = join_duplicate_lesions(table).sort_values("image_id", ignore_index=True)
     lesions = (
@@ -41,22 +42,30 @@ def split(
     pool = lesions[lesions["diagnoses"] == 1]
     if holdout == "once-photographed":
         pool = pool[pool["photos"] == 1]
-    wanted = {
-        side: _quotas(pool.groupby("dx")["photos"].sum(), int(share * len(table) + 1e-9))
-        for side, share in (("test", test_share), ("val", val_share))
-    }
     side_of = pd.Series("train", index=lesions.index)
-    for number, code in enumerate(CODES):
-        of_class = pool[pool["dx"] == code]
-        order = np.random.default_rng([seed, number]).permutation(len(of_class))
-        left = of_class.iloc[order]["photos"]
-        for side, quotas in wanted.items():
-            taken = _fill(left, quotas.get(code, 0))
+    left = _shuffled(pool, seed)
+    wanted = {}
+    for side, share in (("test", test_share), ("val", val_share)):
+        # Of what is left: so the two are alike, and never ask for more than there is.
+        wanted[side] = _quotas(left.groupby("dx")["photos"].sum(), int(share * len(table) + 1e-9))
+        for code, quota in wanted[side].items():
+            taken = _fill(left[left["dx"] == code]["photos"], quota)
             side_of[taken] = side
             left = left.drop(taken)
     sides = {side: table[table["lesion_id"].map(side_of) == side] for side in SIDES}
-    _check(sides, pool, holdout)
+    _check(sides, wanted, pool, holdout)
     return {side: rows.reset_index(drop=True) for side, rows in sides.items()}
+
+
+def _shuffled(pool: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Put the lesions of each diagnosis in an order that the other diagnoses have no part in."""
+    parts = []
+    for number, code in enumerate(CODES):
+        of_class = pool[pool["dx"] == code]
+        parts.append(
+            of_class.iloc[np.random.default_rng([seed, number]).permutation(len(of_class))]
+        )
+    return pd.concat(parts)
 
 
 def _quotas(photos: "pd.Series[int]", total: int) -> dict[str, int]:
@@ -81,8 +90,14 @@ def _fill(photos: "pd.Series[int]", quota: int) -> list[str]:
     return taken
 
 
-def _check(sides: dict[str, pd.DataFrame], pool: pd.DataFrame, holdout: str) -> None:
-    """Refuse a split in which a diagnosis of the data is missing on a side."""
+def _check(
+    sides: dict[str, pd.DataFrame],
+    wanted: dict[str, dict[str, int]],
+    pool: pd.DataFrame,
+    holdout: str,
+) -> None:
+    """Refuse a split in which a diagnosis is missing on a side, or a side is far too small."""
+    remedy = "Add lesions of it" if holdout == "any-lesion" else "Set holdout: any-lesion"
     present = {side: set(rows["dx"]) for side, rows in sides.items()}
     for code in sorted(set.union(*present.values())):
         for side in SIDES:
@@ -90,9 +105,17 @@ def _check(sides: dict[str, pd.DataFrame], pool: pd.DataFrame, holdout: str) -> 
                 raise LesionsError(
                     f"split: no photo of {code} left for {side}. {(pool['dx'] == code).sum()} "
                     f"lesions of {code} may be held out (holdout: {holdout}) and each of train, "
-                    "val and test needs one. Add lesions of it, lower val_share and test_share, "
-                    "or set holdout: any-lesion."
+                    f"val and test needs one. {remedy}, or change val_share and test_share."
                 )
+    for side, quotas in wanted.items():
+        # Whole lesions may leave a class short by less than its largest one.
+        slack = sum(pool.groupby("dx")["photos"].max() - 1)
+        if len(sides[side]) < sum(quotas.values()) - slack:
+            raise LesionsError(
+                f"split: {side} got {len(sides[side])} photos of the {sum(quotas.values())} asked "
+                f"for: only {pool['photos'].sum()} may be held out (holdout: {holdout}). Lower "
+                "val_share and test_share, or set holdout: any-lesion."
+            )
 
 
 def summary(sides: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -107,6 +107,11 @@ def train(
         answers = _epoch(label, classifier, optimizer, batches, rows, truth, params, epoch)
         middle = time.perf_counter()
         logits = predict(classifier, batches, val_rows)
+        if not np.isfinite(logits).all():
+            raise LesionsError(
+                f"{label}: the network's answers on validation are no numbers at lr "
+                f"{params.lr:g}. Try a lower lr, or precision: fp32."
+            )
         line = {
             "epoch": epoch,
             **_figures("train", *answers),
@@ -206,7 +211,7 @@ def _epoch(
     except torch.OutOfMemoryError as error:
         raise LesionsError(
             f"{label}: out of GPU memory at batch_size {params.batch_size} and image_size "
-            f"{photos.shape[1]}. Lower one of them."
+            f"{classifier.card.image_size}. Lower one of them."
         ) from error
     by_batch = _finite(label, losses, params.lr)
     mean_loss = float(np.average(by_batch, weights=sizes))

@@ -12,7 +12,7 @@ from lesions.params import load_params
 def main() -> None:
     """Repeat rows of data/split/train.csv into data/balanced/train.csv; factors.csv says how."""
     params = load_params()
-    rows, factors = balance(read_table(Path("data/split/train.csv")), params.balance)
+    rows, factors = balance(read_table(Path("data/split/train.csv"), "dx"), params.balance)
     with replacing(Path("data/balanced"), folder=True) as folder:
         write_csv(folder / "train.csv", rows)
         write_csv(folder / "factors.csv", factors)

@@ -51,7 +51,7 @@ def _answer(
     classifier: Classifier, array: str, rows: str
 ) -> tuple[pd.DataFrame, Labels, scoring.Probabilities]:
     """Give a set's table, its labels and the calibrated answers, and print how good they are."""
-    photos, table = PhotoArray(Path(array)), read_table(Path(rows))
+    photos, table = PhotoArray(Path(array)), read_table(Path(rows), "image_id", "lesion_id", "dx")
     card = classifier.card
     if card.image_size != photos.size:
         raise LesionsError(

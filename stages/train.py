@@ -24,8 +24,8 @@ def main(
     trained = train(
         model,
         PhotoArray(Path("data/resized")),
-        read_table(Path("data/balanced/train.csv")),
-        read_table(Path("data/split/val.csv")),
+        read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
+        read_table(Path("data/split/val.csv"), "image_id", "dx"),
         params,
         checkpoint,
     )

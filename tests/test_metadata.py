@@ -65,6 +65,14 @@ def test_faults_are_named(
         assert word in str(error.value)
 
 
+def test_a_comma_too_many_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = write(tmp_path, table)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    with pytest.raises(LesionsError, match="not a readable table"):
+        read_metadata(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,b\n"', b"lesion_id,image_id\n"])
 def test_files_that_are_no_table(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metadata.csv"

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,6 +38,16 @@ def test_seven_outputs_and_seeded_weights(name: str) -> None:
     heads = [list(network.parameters())[-2] for network in (a, b, c)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+def test_running_statistics_follow_faster_from_random_weights(hub: Path) -> None:
+    def momenta(weights: Literal["imagenet", "random"]) -> set[float | None]:
+        network = networks.build("mobilenetv2", weights, 0)
+        return {m.momentum for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), hub / "mobilenet_v2-b0353104.pth")
+    assert momenta("random") == {0.3}
+    assert momenta("imagenet") == {0.1}
 
 
 def test_building_leaves_the_global_generator_alone() -> None:

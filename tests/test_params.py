@@ -61,7 +61,7 @@ def test_wrong_values_are_named(file: Path, changes: dict[str, object], words: l
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "- a", "a: [", "a: \x00", "1"])
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "a: 1\na: 2", "a: \x00", "1"])
 def test_what_is_no_table_of_keys(file: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(LesionsError, match=r"params\.yaml"):

@@ -41,6 +41,39 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert (decode(data, 32, "a") == 255).all()
 
 
+def test_a_photo_taken_sideways_is_turned_upright() -> None:
+    image = Image.new("RGB", (40, 40))
+    image.paste((255, 255, 255), (0, 0, 40, 20))  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned right
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    pixels = decode(buffer.getvalue(), 40, "a")
+    assert (pixels[:, 20:] == 255).all()
+    assert (pixels[:, :20] == 0).all()
+
+
+def test_thirty_two_bits_are_refused() -> None:
+    with pytest.raises(LesionsError, match="32 bits a pixel"):
+        decode(encoded(Image.new("F", (40, 40)), "TIFF"), 32, "a")
+
+
+def test_libjpeg_does_the_first_half_of_the_shrinking(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = sorted((raw / "images").iterdir())[0].read_bytes()
+    sizes = []
+    rgb = photos._rgb
+
+    def record(image: Image.Image) -> Image.Image:
+        sizes.append(image.size)
+        return rgb(image)
+
+    monkeypatch.setattr(photos, "_rgb", record)
+    decode(data, 224, "a")
+    assert sizes == [(300, 225)]
+
+
 def test_sixteen_bits_keep_the_upper_eight() -> None:
     grey = np.full((40, 40), 0x80FF, np.uint16)
     assert (decode(encoded(Image.fromarray(grey)), 32, "a") == 0x80).all()
@@ -95,6 +128,15 @@ def test_truncated_array_is_refused(resized: Path) -> None:
     file = resized / "images.npy"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(LesionsError, match=r"images\.npy: not a whole array"):
+        PhotoArray(resized)
+
+
+def test_array_of_another_kind_is_refused(resized: Path) -> None:
+    np.save(resized / "images.npy", np.zeros((28, 32, 32, 3), np.float32))
+    with pytest.raises(LesionsError, match=r"shape \(28, 32, 32, 3\), float32"):
+        PhotoArray(resized)
+    (resized / "images.npy").unlink()
+    with pytest.raises(LesionsError, match="not found"):
         PhotoArray(resized)
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from conftest import change_params, dvc
@@ -37,6 +38,10 @@ def test_results_are_there(project: Path) -> None:
         assert len(metrics) <= 8
         header = (project / f"plots/{model}/predictions.csv").read_text().splitlines()[0]
         assert header == ",".join(["image_id", "lesion_id", "actual", "predicted", *CODES])
+        answered = pd.read_csv(project / f"plots/{model}/predictions.csv")
+        tested = pd.read_csv(project / "data/split/test.csv")
+        assert list(answered["image_id"]) == list(tested["image_id"])
+        assert list(answered["actual"]) == list(tested["dx"])
         assert len((project / f"plots/{model}/history.csv").read_text().splitlines()) == 2
         training = json.loads((project / f"metrics/training/{model}.json").read_text())
         assert list(training)[:3] == ["best_epoch", "val_loss", "val_weighted_f1"]

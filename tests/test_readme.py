@@ -47,8 +47,8 @@ def test_dvc_commands_run(project: Path, raw: Path, tmp_path: Path) -> None:
     for line in lines:
         if "source=dataverse" in line or "source=kaggle" in line:
             continue  # tests/test_transfers.py and tests/test_sources.py see to them
-        if "source=~/HAM10000" in line:
-            line = [word.replace("~/HAM10000", str(folder)) for word in line]
+        if "source=$HOME/HAM10000" in line:
+            line = [word.replace("$HOME/HAM10000", str(folder)) for word in line]
             line += ["-S", "weights=random"]  # ImageNet's are not to be had in a test
         output = dvc(project, *line)
         assert "ERROR" not in output, line

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 from conftest import metadata_of
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lesions.diagnoses import CODES
@@ -17,6 +17,14 @@ holdouts = st.sampled_from(["once-photographed", "any-lesion"])
 
 @given(table=tables, val=shares, test=shares, holdout=holdouts, seed=st.integers(0, 2**32 - 1))
 def test_split(table: pd.DataFrame, val: float, test: float, holdout: str, seed: int) -> None:
+    sizes = table["lesion_id"].value_counts()
+    pool = (sizes == 1).sum() if holdout == "once-photographed" else len(table)
+    asked = sum(max(len(CODES), int(share * len(table))) for share in (val, test))
+    assume(asked < 0.9 * pool or asked > pool)
+    if asked > pool:
+        with pytest.raises(LesionsError, match=r"photos of the \d+ asked for"):
+            split(table, val, test, holdout, seed)
+        return
     sides = split(table, val, test, holdout, seed)
     lesions = {side: set(rows["lesion_id"]) for side, rows in sides.items()}
     # Every photo once; no lesion on two sides; every diagnosis on each.
@@ -28,7 +36,6 @@ def test_split(table: pd.DataFrame, val: float, test: float, holdout: str, seed:
     for side, share in (("val", val), ("test", test)):
         assert abs(len(sides[side]) - max(len(CODES), share * len(table))) <= 1
     if holdout == "once-photographed":
-        sizes = table["lesion_id"].value_counts()
         assert all(sizes[lesion] == 1 for lesion in lesions["val"] | lesions["test"])
     # The same again, in whatever order the rows come.
     again = split(table.sample(frac=1, random_state=1), val, test, holdout, seed)
@@ -68,6 +75,19 @@ def test_lesion_with_two_diagnoses_only_trains() -> None:
     for seed in range(20):
         sides = split(table, 0.2, 0.2, "any-lesion", seed)
         assert (sides["train"]["lesion_id"] == "disputed").sum() == 2
+
+
+def test_quotas_are_the_largest_remainders() -> None:
+    # 12 photos for test: shares 7.5, 2.7 and 1.8 of 100, 36 and 24; .8 and .7 are rounded up.
+    table = metadata_of({"nv": [1] * 100, "mel": [1] * 36, "df": [1] * 24})
+    test = split(table, 0.075, 0.075, "once-photographed", 0)["test"]
+    assert test["dx"].value_counts().to_dict() == {"nv": 7, "mel": 3, "df": 2}
+
+
+def test_shares_that_cannot_be_had_are_refused() -> None:
+    table = metadata_of({dx: [1] * 10 + [2] * 10 for dx in CODES})
+    with pytest.raises(LesionsError, match=r"val got \d+ photos of the 63 asked for: only 70"):
+        split(table, 0.3, 0.3, "once-photographed", 0)
 
 
 @pytest.mark.parametrize("mel", [[1, 1], [1], [2, 2, 2]])

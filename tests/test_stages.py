@@ -1,8 +1,11 @@
 """The stages as command lines, and dvc.yaml against what they import and read."""
 
 import ast
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,20 @@ def test_only_evaluate_reads_the_test_rows_and_training_never_scores() -> None:
     assert "lesions/scoring.py" not in all_imports("lesions/training.py")
 
 
+@pytest.mark.parametrize("stage", NAMES)
+def test_scripts_read_and_write_what_is_declared(stage: str) -> None:
+    """Every path in a script lies in or under one of the stage's own: val is never test."""
+    text = (ROOT / script(stage)).read_text().replace("{model}", STAGES[stage]["cmd"].split()[-1])
+    named = set(re.findall(r"[\"']((?:data|models|metrics|plots)/[^\"'\s]+)[\"']", text))
+    entries = [*STAGES[stage]["deps"], *STAGES[stage].get("outs", [])]
+    entries += [
+        next(iter(e)) for e in STAGES[stage].get("metrics", []) + STAGES[stage].get("plots", [])
+    ]
+    for path in named:
+        if not path.endswith(".checkpoint"):
+            assert any(path == entry or path.startswith(f"{entry}/") for entry in entries), path
+
+
 def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
@@ -154,6 +171,47 @@ def test_a_bad_photo_stops_resize_and_leaves_nothing(workplace: Path, raw: Path)
     assert result.returncode == 1
     assert "error: data/raw/images/b.jpg: not a whole photo" in result.stderr
     assert sorted(path.name for path in (workplace / "data").iterdir()) == ["raw"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--foo", "x"]])
+def test_wrong_use_is_explained(arguments: list[str]) -> None:
+    result = python("-m", "stages.train", *arguments, folder=ROOT)
+    assert result.returncode == 2
+    assert "Usage" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_stage_ends_in_one_line(
+    workplace: Path, raw: Path, number: signal.Signals
+) -> None:
+    images = workplace / "data" / "raw" / "images"
+    images.mkdir(parents=True)
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    for index in range(3000):
+        (images / f"{index}.jpg").write_bytes(photo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.resize"],
+        cwd=workplace,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (workplace / "data" / "resized.partial" / "images.npy").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.endswith("interrupted: nothing half-written is left behind\n")
+    assert "Traceback" not in errors
+    assert [path.name for path in (workplace / "data").iterdir()] == ["raw"]
+
+
+def test_a_file_where_a_folder_should_be(workplace: Path) -> None:
+    (workplace / "data").write_text("")
+    result = python("-m", "stages.download", folder=workplace)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: data")
+    assert "Traceback" not in result.stderr
 
 
 def test_no_photos(workplace: Path) -> None:

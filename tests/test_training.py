@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from lesions import batches, training
 from lesions.artifacts import write_csv
-from lesions.checkpoints import Checkpoint
+from lesions.checkpoints import Checkpoint, fingerprint
 from lesions.diagnoses import CODES, labels_of
 from lesions.errors import LesionsError
 from lesions.params import Params
@@ -147,6 +148,40 @@ def test_checkpoint_of_other_parameters_or_data_is_not_used(
     assert (tmp_path / "checkpoint").exists()  # the stage removes it, once the model is written
     run(photos, params, tmp_path, lr=0.01)
     assert "other parameters, data or code; training starts afresh" in capsys.readouterr().out
+
+
+def test_fingerprint_knows_rows_pixels_and_parameters(photos: PhotoArray) -> None:
+    swapped = table().iloc[[1, 0, *range(2, 28)]]
+    other = copy.copy(photos)
+    other.images = photos.images.copy()
+    other.images[3, 0, 0, 0] ^= 1
+    prints = [
+        fingerprint({"lr": 1}, photos, table()),
+        fingerprint({"lr": 2}, photos, table()),
+        fingerprint({"lr": 1}, photos, swapped),
+        fingerprint({"lr": 1}, other, table()),
+    ]
+    assert len(set(prints)) == 4
+    assert prints[0] == fingerprint({"lr": 1}, photos, table())
+
+
+def test_answers_on_validation_that_are_no_numbers_stop_the_run(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "predict", lambda *_: np.full((7, 7), np.nan, np.float32))
+    with pytest.raises(LesionsError, match="epoch 1/2: the network's answers on validation"):
+        run(photos, params, tmp_path)
+
+
+def test_out_of_memory_names_what_to_lower(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "augment", full)
+    with pytest.raises(LesionsError, match="batch_size 8 and image_size 32"):
+        run(photos, params, tmp_path)
 
 
 def test_damaged_checkpoint_is_set_aside(
