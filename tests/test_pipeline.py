@@ -1,6 +1,7 @@
 """The whole study, small, as a user runs it: dvc repro, experiments, metrics."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from conftest import change_params, dvc
 
-from lesions.diagnoses import CODES
+from lesions.diagnoses import CODES, ISIC_COLUMNS
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_metrics_and_plots_show(project: Path) -> None:
     files = shown[""]["data"]
     assert set(files) == {
         f"metrics/{folder}{model}.json"
-        for folder in ("", "training/")
+        for folder in ("", "external/", "training/")
         for model in ("resnet50", "mobilenetv2")
     }
     assert set(HEADLINE) <= set(files["metrics/resnet50.json"]["data"])
@@ -103,6 +104,26 @@ def test_split_seed_runs_from_the_split_on(project: Path) -> None:
         assert ran(dvc(project, "repro", "--dry"))[0] == "split"
     finally:
         subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
+
+
+def test_external_set_is_scored_apart(project: Path, raw: Path, tmp_path: Path) -> None:
+    metadata = pd.read_csv(raw / "metadata.csv")
+    truth = pd.DataFrame({"image": metadata["image_id"]})
+    for column in ISIC_COLUMNS:
+        truth[column] = (metadata["dx"].str.upper() == column).astype(float)
+    folder = tmp_path / "outside"
+    shutil.copytree(raw / "images", folder)
+    truth.to_csv(folder / "truth.csv", index=False)
+    assert json.loads((project / "metrics/external/resnet50.json").read_text()) == {}
+    output = dvc(project, "exp", "run", "--set-param", f"external_test={folder}")
+    assert ran(output) == ["external", "evaluate"]
+    metrics = json.loads((project / "metrics/external/resnet50.json").read_text())
+    assert list(metrics) == list(json.loads((project / "metrics/resnet50.json").read_text()))
+    answers = pd.read_csv(project / "data/submissions/resnet50.csv")
+    assert list(answers.columns) == list(truth.columns)
+    assert list(answers["image"]) == sorted(truth["image"])
+    assert answers[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
+    assert ran(dvc(project, "exp", "run", "--set-param", "external_test=none")) == []
 
 
 def test_a_failing_stage_says_why_and_leaves_what_was(project: Path) -> None:
