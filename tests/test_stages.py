@@ -181,6 +181,10 @@ def test_wrong_use_is_explained(arguments: list[str]) -> None:
     assert "Traceback" not in result.stderr
 
 
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_ends_in_one_line(
     workplace: Path, raw: Path, number: signal.Signals
@@ -195,6 +199,8 @@ def test_an_interrupted_stage_ends_in_one_line(
         cwd=workplace,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as CI may be, hands down an ignored SIGINT.
+        preexec_fn=_heed_ctrl_c,
     )
     while not (workplace / "data" / "resized.partial" / "images.npy").exists():
         time.sleep(0.02)
