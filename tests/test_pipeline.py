@@ -12,7 +12,8 @@ from conftest import change_params, dvc
 
 from lesions.diagnoses import CODES, ISIC_COLUMNS
 
-pytestmark = pytest.mark.slow
+# One worker runs all that use the same small study.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
 
 HEADLINE = [
     "accuracy",

@@ -38,6 +38,7 @@ def test_dependency_table_is_complete() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("project")
 def test_dvc_commands_run(project: Path, raw: Path, tmp_path: Path) -> None:
     folder = tmp_path / "HAM10000"
     shutil.copytree(raw / "images", folder / "HAM10000_images_part_1")
@@ -52,4 +53,3 @@ def test_dvc_commands_run(project: Path, raw: Path, tmp_path: Path) -> None:
             line += ["-S", "weights=random"]  # ImageNet's are not to be had in a test
         output = dvc(project, *line)
         assert "ERROR" not in output, line
-    dvc(project, "exp", "run", "-S", "source=sample", "-S", "lr=0.001", "-S", "weights=auto")
