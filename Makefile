@@ -21,7 +21,7 @@ repro: setup  ## run the whole study (dvc repro)
 	@dvc metrics show
 
 test: setup  ## run the tests
-	pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
 check: setup  ## lint and check types
 	ruff check .
