@@ -49,16 +49,17 @@ def _fetch_file(file: RemoteFile, base: str, cache: Path) -> Path:
     url = base + file.path
     if urlsplit(url).scheme != "https" and ADDRESS_VARIABLE not in os.environ:
         raise LesionsError(f"{url}: only https addresses are fetched from.")
-    transfer = _Transfer(file, cache, url)
+    again = False
     while True:
+        transfer = _Transfer(file, cache, url)
         try:
             found = pooch.retrieve(
                 url, f"md5:{file.md5}", fname=file.name, path=cache, downloader=transfer
             )
             return Path(found)
         except ValueError as mismatch:
-            if transfer.resumed:  # perhaps its first part was of another try or another file
-                transfer = _Transfer(file, cache, url)
+            if transfer.resumed and not again:  # perhaps its first part was of another file
+                again = True
                 continue
             what = "an HTML page" if transfer.html else "other bytes"
             raise LesionsError(

@@ -210,6 +210,15 @@ def test_wrong_bytes_are_refused(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_wrong_bytes_that_also_break_off_are_asked_for_twice(
+    archive: Archive, server: Server, tmp_path: Path
+) -> None:
+    server.body = bytes(len(DATA))
+    server.break_at = [1 << 20, len(DATA)] * 4
+    assert "other bytes came" in refused(archive, tmp_path / "cache")
+    assert len(server.asked) == 4
+
+
 @pytest.mark.parametrize(("status", "why"), [(403, "forbids"), (404, "not there any more")])
 def test_final_refusals_are_not_asked_again(
     archive: Archive, server: Server, tmp_path: Path, status: int, why: str
