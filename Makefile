@@ -3,7 +3,7 @@ PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup repro test check report ham10000
+.PHONY: help setup repro test check report demo verify seeds bench ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -20,16 +20,32 @@ repro: setup  ## run the whole study (dvc repro)
 	dvc repro
 	@dvc metrics show
 
-test: setup  ## run the tests
+test: .venv/extras  ## run the tests
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
-check: setup  ## lint and check types
+check: .venv/extras  ## lint and check types
 	ruff check .
 	ruff format --check .
 	mypy
 
-report: setup  ## write the page of plots to dvc_plots/index.html
-	dvc plots show
+report: setup  ## write the last run's results as one page, dvc_plots/report.html
+	python -m stages.report resnet50 mobilenetv2
+
+demo: .venv/extras  ## serve a page that answers photos, on this computer alone
+	lesions demo
+
+.venv/extras: .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo,export]'
+	@touch $@
+
+verify: setup  ## run the study in every way DVC knows and compare all bytes
+	python -m benchmarks.verify
+
+seeds: setup  ## run the study with three seeds: mean and spread of every figure
+	python -m benchmarks.seeds
+
+bench: setup  ## measure speed beside what bounds it (15 minutes on two cores)
+	python -m benchmarks.throughput
 
 ham10000: setup  ## run the study on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }

@@ -29,23 +29,30 @@ def replacing(path: Path, folder: bool = False) -> Iterator[Path]:
         folder: make the temporary name an empty folder.
 
     Raises:
-        LesionsError: the disk is full or the place cannot be written to.
+        LesionsError: the disk is full, the place cannot be written to, or a folder lies where a
+            file is to be.
     """
+    if path.is_dir() and not folder:
+        raise LesionsError(f"{path}: a folder, where a file is to be written. Name a file.")
     partial = path.with_name(path.name + ".partial")
     try:
         _remove(partial)
         (partial if folder else path.parent).mkdir(parents=True, exist_ok=True)
         yield partial
-        if path.is_dir():
+        if folder and path.is_dir():
             _remove(path)  # a folder cannot replace one that holds files
         partial.replace(path)
     except OSError as error:
-        _remove(partial)
         if error.errno == errno.ENOSPC:
+            files = [partial, *partial.rglob("*")]
+            written = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+            _remove(partial)
             free = shutil.disk_usage(path.parent).free / 1e6
             raise LesionsError(
-                f"{path}: the disk is full ({free:.0f} MB free). Make room and run again."
+                f"{path}: the disk was full after {written:.0f} MB of it; without it {free:.0f} MB "
+                "are free. Make room and run again."
             ) from error
+        _remove(partial)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise LesionsError(
                 f"{path}: cannot be written ({error.strerror}). Make {path.parent} writable."
@@ -62,7 +69,12 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(partial, index=False, lineterminator="\n")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write JSON in the order given; NaN is refused, as JSON has none."""
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")

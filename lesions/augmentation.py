@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Columns of the draws.
 HORIZONTAL, VERTICAL, ANGLE, BRIGHTNESS, CONTRAST, SATURATION, HUE = range(7)
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+CPU_PART = 4  # photos changed at a time on a CPU: 2.4 MB at 224 px stay in its cache, 1.5× as fast
 
 
 def draw(count: int, settings: Augment, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -58,7 +59,15 @@ def augment(photos: "Tensor", draws: "Tensor", settings: Augment) -> "Tensor":
     Returns:
         (b, 3, s, s) float32 in [0, 1].
     """
-    return jitter(move(to_unit(photos), draws), draws, settings)
+    import torch
+
+    size = CPU_PART if photos.device.type == "cpu" else len(photos)
+    return torch.cat(
+        [
+            jitter(move(to_unit(part), change), change, settings)
+            for part, change in zip(photos.split(size), draws.split(size), strict=True)
+        ]
+    )
 
 
 def move(images: "Tensor", draws: "Tensor") -> "Tensor":

@@ -1,13 +1,13 @@
 """Batches of photos, brought to the device so that the network never waits for them."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from lesions.photos import Pixels
+from lesions.threads import threads
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -17,12 +17,13 @@ Rows = npt.NDArray[np.int64]
 UPLOAD = 1024  # photos a copy while the data set moves to a GPU: 154 MB at 224 px
 
 
-def cut(rows: Rows, size: int) -> list[Rows]:
+def cut(rows: Rows, size: int, least: int = 2) -> list[Rows]:
     """Cut rows into batches of `size`, the last one shorter.
 
-    A single row left over joins the batch before it: batch norm has no variance of one value.
+    Fewer than `least` rows left over join the batch before them: batch norm has no variance of one
+    value, in any process.
     """
-    return np.split(rows, range(size, len(rows) - 1, size))
+    return np.split(rows, range(size, len(rows) - least + 1, size))
 
 
 class Batches:
@@ -55,7 +56,7 @@ class Batches:
             for rows in on_device.split([len(batch) for batch in batches]):
                 yield self._resident[rows]
             return
-        with ThreadPoolExecutor(1) as pool:
+        with threads(1) as pool:
             coming = pool.submit(self._gather, batches[0])
             for following in batches[1:]:
                 ready, coming = coming, pool.submit(self._gather, following)

@@ -6,15 +6,12 @@ import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lesions.artifacts import replacing
 from lesions.photos import PhotoArray
-
-if TYPE_CHECKING:
-    from torch import device
 
 
 def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFrame) -> str:
@@ -57,14 +54,14 @@ class Checkpoint:
         with replacing(self._path) as partial, partial.open("wb") as file:
             torch.save({"owner": self._fingerprint(), **state}, file)
 
-    def load(self, place: "device") -> dict[str, Any] | None:
+    def load(self) -> dict[str, Any] | None:
         """Read it if it is whole and this training's own; say so if it is not."""
         import torch
 
         if not self._path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, map_location=place, weights_only=True)
+            state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
             owner = state["owner"]
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError):
             aside = self._path.with_suffix(".damaged")

@@ -14,18 +14,21 @@ class Diagnosis(NamedTuple):
 
     code: str  # as in the metadata's column `dx`; upper case in ISIC's files
     meaning: str
+    malignant: bool
+    colour: str  # in every picture; Okabe and Ito's palette, told apart by the colour-blind
 
 
 DIAGNOSES = (
-    Diagnosis("akiec", "actinic keratosis / intraepithelial carcinoma"),
-    Diagnosis("bcc", "basal cell carcinoma"),
-    Diagnosis("bkl", "benign keratosis-like lesion"),
-    Diagnosis("df", "dermatofibroma"),
-    Diagnosis("mel", "melanoma"),
-    Diagnosis("nv", "melanocytic nevus"),
-    Diagnosis("vasc", "vascular lesion"),
+    Diagnosis("akiec", "actinic keratosis / intraepithelial carcinoma", True, "#e69f00"),
+    Diagnosis("bcc", "basal cell carcinoma", True, "#d55e00"),
+    Diagnosis("bkl", "benign keratosis-like lesion", False, "#56b4e9"),
+    Diagnosis("df", "dermatofibroma", False, "#009e73"),
+    Diagnosis("mel", "melanoma", True, "#000000"),
+    Diagnosis("nv", "melanocytic nevus", False, "#0072b2"),
+    Diagnosis("vasc", "vascular lesion", False, "#cc79a7"),
 )
 CODES = tuple(diagnosis.code for diagnosis in DIAGNOSES)
+MALIGNANT = tuple(diagnosis.code for diagnosis in DIAGNOSES if diagnosis.malignant)
 ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # of its one-hot form
 
 

@@ -55,6 +55,7 @@ class Params(_Strict):
     augment: Augment
     precision: Literal["auto", "bf16", "fp32"]
     device: Literal["auto", "cuda", "mps", "cpu"]
+    devices: Annotated[int, Field(ge=1, le=4096)] | Literal["all"]
     deterministic: bool
 
     @model_validator(mode="after")
@@ -117,8 +118,9 @@ def load_params(path: Path = PATH) -> Params:
     except ValidationError as invalid:
         lines: dict[object, str] = {}
         for wrong in invalid.errors():
-            # Of the two forms of `weights` pydantic explains both; one line will do.
-            place = "weights" if wrong["loc"][:1] == ("weights",) else wrong["loc"]
+            # Of the two forms of these pydantic explains both; one line will do.
+            key = wrong["loc"][:1]
+            place = key if key in (("weights",), ("devices",)) else wrong["loc"]
             lines.setdefault(place, _explain(dict(wrong)))
         raise LesionsError(f"{path}: " + "; ".join(lines.values())) from None
 
@@ -131,6 +133,8 @@ def _explain(error: dict[str, Any]) -> str:
         return f"unknown key {key!r}; known here: {', '.join(group.model_fields)}"
     if error["type"] == "missing":
         return f"key {key!r} is missing; take its line from the published params.yaml"
+    if key.startswith("devices"):
+        return f"devices is {error['input']!r}: allowed are a number from 1 to 4096, or all"
     if key.startswith("weights"):
         return (
             f"weights is {error['input']!r}: allowed are {', '.join(get_args(Weights))}, "

@@ -1,5 +1,6 @@
 """One progress bar: redrawn in a terminal, a line every half minute in a log file."""
 
+import os
 import sys
 from typing import Any
 
@@ -31,4 +32,6 @@ def progress(total: int, unit: str, label: str) -> "tqdm[Any]":
         dynamic_ncols=terminal,
         ncols=None if terminal else 100,
         leave=not terminal,
+        # Of the processes that torchrun starts the first one draws.
+        disable="TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0",
     )

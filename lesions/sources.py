@@ -212,7 +212,7 @@ def external(chosen: str, archive: Archive = ISIC2018) -> tuple[pd.DataFrame, li
                 "or a folder with photos and one CSV of columns image," + ",".join(ISIC_COLUMNS)
             )
         truth, readers = tables[0], dict(_in_folder(folder))
-    table = _read_truth(truth)
+    table = read_truth(truth)
     if chosen == "isic2018" and ISIC2018_WITHOUT_PHOTO in set(table["image_id"]) - set(readers):
         print(f"{ISIC2018_WITHOUT_PHOTO} is listed without a photo and left out")
         table = table[table["image_id"] != ISIC2018_WITHOUT_PHOTO]
@@ -228,7 +228,7 @@ def external(chosen: str, archive: Archive = ISIC2018) -> tuple[pd.DataFrame, li
     return table, [(image_id, readers[image_id]) for image_id in table["image_id"]]
 
 
-def _read_truth(path: Path) -> pd.DataFrame:
+def read_truth(path: Path) -> pd.DataFrame:
     """Read a ground truth in ISIC's one-hot form as image_id, lesion_id, dx."""
     table = read_table(path)
     if list(table.columns) != ["image", *ISIC_COLUMNS]:

@@ -21,11 +21,20 @@ from lesions.errors import LesionsError
 from lesions.inference import predict
 from lesions.params import Params
 from lesions.photos import PhotoArray
+from lesions.processes import Processes
 from lesions.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
+
+MARKED = 0.05  # share of validation photos that `ModelCard.doubt` marks, and `strange`
+# Of `Classifier.subspace`, at most: directions (128 mark hardly more strange pictures), photos.
+DIRECTIONS, LOOKED_AT = 32, 2048
+RECIPE = {"source", "lr", "batch_size", "epochs", "keep", "augment"}  # told by the model file
+
+
+ALONE = Processes()
 
 
 @dataclass
@@ -33,6 +42,7 @@ class Trained:
     """What a training leaves behind."""
 
     state: "dict[str, Tensor]"
+    subspace: npt.NDArray[np.float32]  # see `networks.Classifier`
     card: networks.ModelCard
     history: pd.DataFrame  # a row an epoch
     metrics: dict[str, float]
@@ -45,6 +55,7 @@ def train(
     val: pd.DataFrame,
     params: Params,
     checkpoint: Path,
+    processes: Processes = ALONE,
 ) -> Trained:
     """Fine-tune a network and keep one epoch of it.
 
@@ -58,12 +69,14 @@ def train(
         val: the validation manifest.
         params: the study's parameters.
         checkpoint: file to go on from and to keep up to date until the training is done.
+        processes: that share the work, each with a device of its own; all return the same.
 
     Raises:
         LesionsError: a photo is missing, the loss is not finite, or memory runs out.
     """
     import torch
 
+    check_batch(params.batch_size, processes.count)
     hardware.compute_deterministically(params.deterministic)
     place = hardware.pick_device(params.device)
     bf16 = hardware.use_bf16(params.precision, place)
@@ -79,14 +92,19 @@ def train(
         mean=mean,
         std=std,
         temperature=1.0,
+        doubt=0.0,
+        strange=0.0,
         weights=weights,
         seed=params.seed,
+        recipe=params.model_dump(include=RECIPE),
+        observations={code: int((observations["dx"] == code).sum()) for code in CODES},
         precision="bf16" if bf16 else "fp32",
-        device=hardware.describe(place),
+        device=f"{processes.count} × " * (processes.count > 1) + hardware.describe(place),
         versions=networks.versions(),
     )
     network = networks.build(name, weights, params.seed)
     classifier = networks.Classifier(network, card, place, bf16)
+    learner = networks.Classifier(processes.wrap(network, place), card, place, bf16)
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=place.type != "mps")
     print(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
@@ -96,7 +114,7 @@ def train(
     saved = Checkpoint(checkpoint, lambda: fingerprint(settings, photos, observations, val))
     history: list[dict[str, float]] = []
     kept: dict[str, Any] = {}
-    if state := saved.load(place):
+    if state := processes.told(saved.load() if processes.first else None):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         history, kept = state["history"], state["kept"]
@@ -104,9 +122,12 @@ def train(
     for epoch in range(len(history) + 1, params.epochs + 1):
         label = f"{name} epoch {epoch}/{params.epochs}"
         start = time.perf_counter()
-        answers = _epoch(label, classifier, optimizer, batches, rows, truth, params, epoch)
+        answers = train_epoch(
+            label, learner, optimizer, batches, rows, truth, params, epoch, processes
+        )
         middle = time.perf_counter()
-        logits = predict(classifier, batches, val_rows)
+        processes.agree(network)
+        logits = processes.gathered(predict(classifier, batches, processes.part(val_rows)).logits)
         if not np.isfinite(logits).all():
             raise LesionsError(
                 f"{label}: the network's answers on validation are no numbers at lr "
@@ -127,7 +148,7 @@ def train(
         ):
             snapshot = {key: value.detach().clone() for key, value in network.state_dict().items()}
             kept = {"epoch": epoch, "state": snapshot, "logits": torch.from_numpy(logits)}
-        if epoch < params.epochs:
+        if epoch < params.epochs and processes.first:
             saved.save(
                 {
                     "network": network.state_dict(),
@@ -145,11 +166,23 @@ def train(
             flush=True,
         )
     best = history[kept["epoch"] - 1]
-    temperature = fit_temperature(kept["logits"].cpu().numpy(), val_truth)
+    logits = kept["logits"].cpu().numpy()
+    temperature = fit_temperature(logits, val_truth)
+    sure = classifier.probabilities(logits, temperature).max(axis=1)
+    network.load_state_dict(kept["state"])
+    classifier.subspace = _subspace(classifier, batches, rows)
+    distances = classifier.distances(predict(classifier, batches, val_rows).features)
     seconds = sum(line["seconds"] for line in history)
     return Trained(
         state=kept["state"],
-        card=card.model_copy(update={"temperature": temperature}),
+        subspace=classifier.subspace,
+        card=card.model_copy(
+            update={
+                "temperature": temperature,
+                "doubt": round(float(np.quantile(sure, MARKED)), 6),
+                "strange": round(float(np.quantile(distances, 1 - MARKED)), 6),
+            }
+        ),
         history=pd.DataFrame(history),
         metrics={
             "best_epoch": kept["epoch"],
@@ -161,7 +194,16 @@ def train(
     )
 
 
-def _epoch(
+def check_batch(batch_size: int, count: int) -> None:
+    """Refuse a batch that processes cannot share equally, two photos each at least."""
+    if batch_size % count or batch_size < 2 * count:
+        raise LesionsError(
+            f"batch_size {batch_size} cannot be shared by {count} devices, at least two photos "
+            f"each: make it a multiple of {count}, {2 * count} or more, or change devices."
+        )
+
+
+def train_epoch(
     label: str,
     classifier: networks.Classifier,
     optimizer: "Optimizer",
@@ -170,12 +212,13 @@ def _epoch(
     truth: Labels,
     params: Params,
     epoch: int,
+    processes: Processes = ALONE,
 ) -> tuple[float, Labels, Labels]:
     """Take one step a batch; all that is random is drawn before the first one.
 
     Returns:
         Mean loss of the observations as they were met, the answers given, and the truth,
-        both (n,) int64 in the order met.
+        both (n,) int64, of all processes.
     """
     import torch
     import torch.nn.functional as F
@@ -183,30 +226,36 @@ def _epoch(
     key = [params.seed, zlib.crc32(classifier.card.architecture.encode()), epoch]
     rng = np.random.default_rng(key)
     order = rng.permutation(len(rows))
-    draws = torch.from_numpy(draw(len(rows), params.augment, rng)).to(classifier.place)
-    torch.manual_seed(int(rng.integers(2**63)))  # dropout knows no other generator
-    parts = cut(order, params.batch_size)
-    sizes = [len(part) for part in parts]
-    targets = torch.from_numpy(truth[order]).to(classifier.place)
+    draws = draw(len(rows), params.augment, rng)
+    # Dropout knows no other generator.
+    torch.manual_seed(int(rng.integers(2**63)) + processes.rank)
+    steps = cut(np.arange(len(rows)), params.batch_size, 2 * processes.count)
+    parts = [processes.part(step) for step in steps]  # places in `order`
+    sizes, met = [len(part) for part in parts], np.concatenate(parts)
+    changes = torch.from_numpy(draws[met]).to(classifier.place)
+    targets = torch.from_numpy(truth[order[met]]).to(classifier.place)
     losses: list[Tensor] = []
     answers: list[Tensor] = []
     classifier.network.train()
     try:
         with progress(len(rows), "photos", label) as bar:
-            for photos, target, change in zip(
-                batches([rows[part] for part in parts]),
+            for step, photos, target, change in zip(
+                steps,
+                batches([rows[order[part]] for part in parts]),
                 targets.split(sizes),
-                draws.split(sizes),
+                changes.split(sizes),
                 strict=True,
             ):
                 logits = classifier.logits(augment(photos, change, params.augment))
-                loss = F.cross_entropy(logits, target)
+                # The mean of the processes' gradients is that of the whole batch's mean loss.
+                share = len(step) / processes.count
+                loss = F.cross_entropy(logits, target, reduction="sum") / share
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.detach())
                 answers.append(logits.detach().argmax(1))
-                if bar.update(len(photos)):  # shown now: the only moment that waits for a GPU
+                if bar.update(len(step)):  # shown now: the only moment that waits for a GPU
                     bar.set_postfix_str(f"loss {_finite(label, losses, params.lr)[-1]:.3f}", False)
     except torch.OutOfMemoryError as error:
         raise LesionsError(
@@ -214,8 +263,24 @@ def _epoch(
             f"{classifier.card.image_size}. Lower one of them."
         ) from error
     by_batch = _finite(label, losses, params.lr)
-    mean_loss = float(np.average(by_batch, weights=sizes))
-    return mean_loss, torch.cat(answers).cpu().numpy(), truth[order]
+    mean_loss = np.array([np.average(by_batch, weights=[len(step) for step in steps])])
+    return (
+        float(processes.gathered(mean_loss).mean()),
+        processes.gathered(torch.cat(answers).cpu().numpy()),
+        processes.gathered(truth[order[met]]),
+    )
+
+
+def _subspace(
+    classifier: networks.Classifier, batches: Batches, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Find where the features of the training photos lie: (1 + d, f), see `Classifier`."""
+    photos = np.unique(rows)
+    seen = photos[np.linspace(0, len(photos) - 1, min(len(photos), LOOKED_AT)).astype(int)]
+    features = predict(classifier, batches, seen).features
+    mean = features.mean(axis=0)
+    directions = np.linalg.svd(features - mean, full_matrices=False)[2]
+    return np.vstack([mean, directions[: min(DIRECTIONS, len(seen) // 2)]])
 
 
 def _finite(label: str, losses: "list[Tensor]", lr: float) -> npt.NDArray[np.float64]:

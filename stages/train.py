@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
+from lesions import hardware, processes
 from lesions.artifacts import write_csv, write_json
 from lesions.errors import run
 from lesions.metadata import read_table
 from lesions.networks import check_architecture, save
 from lesions.params import load_params
 from lesions.photos import PhotoArray
-from lesions.training import train
+from lesions.training import check_batch, train
 
 
 def main(
@@ -20,19 +21,29 @@ def main(
     """Train MODEL into models/, with its history in plots/ and figures in metrics/training/."""
     params = load_params()
     check_architecture(model)
+    place = hardware.pick_device(params.device)
+    if not processes.started():
+        count = processes.wanted(params.devices, place)
+        check_batch(params.batch_size, count)
+        if count > 1:
+            processes.start(count, "stages.train", model)
+            return
     checkpoint = Path(f"models/{model}.checkpoint")
-    trained = train(
-        model,
-        PhotoArray(Path("data/resized")),
-        read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
-        read_table(Path("data/split/val.csv"), "image_id", "dx"),
-        params,
-        checkpoint,
-    )
-    write_csv(Path(f"plots/{model}/history.csv"), trained.history)
-    write_json(Path(f"metrics/training/{model}.json"), trained.metrics)
-    save(Path(f"models/{model}.safetensors"), trained.state, trained.card)
-    checkpoint.unlink(missing_ok=True)
+    with processes.joined(place) as ours:
+        trained = train(
+            model,
+            PhotoArray(Path("data/resized")),
+            read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
+            read_table(Path("data/split/val.csv"), "image_id", "dx"),
+            params,
+            checkpoint,
+            ours,
+        )
+        if ours.first:
+            write_csv(Path(f"plots/{model}/history.csv"), trained.history)
+            write_json(Path(f"metrics/training/{model}.json"), trained.metrics)
+            save(Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card)
+            checkpoint.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from lesions import sample
+from lesions.answers import Answers
 from lesions.diagnoses import CODES
 from lesions.metadata import COLUMNS
 from lesions.params import Params, load_params
@@ -28,6 +31,32 @@ def metadata_of(lesions: dict[str, list[int]]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
     return table.assign(dx_type="histo", age="50.0", sex="male", localization="back")[list(COLUMNS)]
+
+
+def answers_of(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    lesions: list[str] | None = None,
+    **traits: Any,
+) -> Answers:
+    """Make up answers: photo P0, P1, ..., each of a lesion of its own unless told otherwise."""
+    names = [f"L{row}" for row in range(len(labels))]
+    photos = pd.DataFrame(
+        {
+            "image_id": [f"P{row}" for row in range(len(labels))],
+            "lesion_id": lesions or names,
+            "dx": [CODES[label] for label in labels],
+        }
+    ).assign(**traits)
+    return Answers(photos, labels, probabilities, probabilities)
+
+
+def random_answers(n: int = 300, seed: int = 0) -> Answers:
+    """Make up answers that are better than chance, with every diagnosis among the truths."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(7), np.random.default_rng(0).integers(0, 7, n - 7)])
+    probabilities = rng.dirichlet(np.ones(7), n) + np.eye(7)[labels] * 0.2
+    return answers_of(probabilities / probabilities.sum(axis=1, keepdims=True), labels)
 
 
 def change_params(path: Path, **changes: object) -> None:
@@ -85,6 +114,7 @@ def dvc(project: Path, *arguments: str, fails: bool = False) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        timeout=500,
     )
     assert (result.returncode != 0) == fails, result.stdout
     return result.stdout

@@ -1,9 +1,10 @@
 import errno
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from lesions.artifacts import replacing, write_json
+from lesions.artifacts import replacing, write_csv, write_json
 from lesions.errors import LesionsError
 
 
@@ -32,9 +33,16 @@ def test_the_old_one_stays_until_the_new_one_is_whole(tmp_path: Path, folder: bo
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_never_gives_way_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    with pytest.raises(LesionsError, match="there: a folder, where a file is to be written"):
+        write_csv(tmp_path / "there", pd.DataFrame({"a": [1]}))
+    assert (tmp_path / "there" / "deep").is_dir()
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "cannot be written")],
+    [(errno.ENOSPC, "the disk was full"), (errno.EROFS, "cannot be written")],
 )
 def test_a_disk_that_refuses_is_explained(tmp_path: Path, number: int, words: str) -> None:
     def write() -> None:

@@ -11,6 +11,7 @@ from lesions import networks
 from lesions.diagnoses import CODES
 from lesions.errors import LesionsError
 
+SUBSPACE = np.eye(1280, dtype=np.float32)[:3]  # a mean and two directions
 CPU = torch.device("cpu")
 
 
@@ -22,8 +23,12 @@ def card(**changes: object) -> networks.ModelCard:
         "mean": (0.7, 0.5, 0.5),
         "std": (0.1, 0.2, 0.2),
         "temperature": 2.0,
+        "doubt": 0.3,
+        "strange": 0.5,
         "weights": "random",
         "seed": 0,
+        "recipe": {"source": "sample", "lr": 0.001},
+        "observations": dict.fromkeys(CODES, 9),
         "precision": "fp32",
         "device": "cpu",
         "versions": {},
@@ -126,7 +131,7 @@ def test_weights_of_another_network(hub: Path) -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mobilenetv2.safetensors"
-    networks.save(path, networks.build("mobilenetv2", "random", 0).state_dict(), card())
+    networks.save(path, networks.build("mobilenetv2", "random", 0).state_dict(), SUBSPACE, card())
     return path
 
 
@@ -146,7 +151,7 @@ def test_file_gives_back_the_same_network(file: Path) -> None:
 
 def test_same_content_same_bytes(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere" / "other.safetensors"
-    networks.save(other, networks.build("mobilenetv2", "random", 0).state_dict(), card())
+    networks.save(other, networks.build("mobilenetv2", "random", 0).state_dict(), SUBSPACE, card())
     assert other.read_bytes() == file.read_bytes()
 
 
@@ -169,21 +174,63 @@ def test_truncated_model(file: Path, keep: int) -> None:
         networks.load(file, CPU, False)
 
 
+def test_altered_model(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(LesionsError, match=r"mobilenetv2\.safetensors: .*checksum: damaged or alt"):
+        networks.load(file, CPU, False)
+
+
+def test_another_architecture_than_expected(file: Path) -> None:
+    assert networks.load(file, CPU, False, "mobilenetv2").card == card()
+    with pytest.raises(LesionsError, match="holds mobilenetv2, not resnet50"):
+        networks.load(file, CPU, False, "resnet50")
+
+
 def test_models_of_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(LesionsError, match="of another program"):
         networks.load(path, CPU, False)
     state = networks.build("mobilenetv2", "random", 0).state_dict()
-    networks.save(path, state, card(classes=("cat", "dog")))
+    networks.save(path, state, SUBSPACE, card(classes=("cat", "dog")))
     with pytest.raises(LesionsError, match="classes cat, dog; this version tells akiec"):
         networks.load(path, CPU, False)
-    networks.save(path, state, card().model_copy(update={"format": 2}))
+    networks.save(path, state, SUBSPACE, card().model_copy(update={"format": 2}))
     with pytest.raises(LesionsError, match="format is 2"):
         networks.load(path, CPU, False)
-    networks.save(path, state, card(architecture="resnet50"))
+    networks.save(path, state, SUBSPACE, card(architecture="resnet50"))
     with pytest.raises(LesionsError, match="do not fit resnet50"):
         networks.load(path, CPU, False)
-    networks.save(path, state, card(architecture="vgg"))
+    networks.save(path, state, SUBSPACE, card().model_copy(update={"doubt": None}))
+    with pytest.raises(LesionsError, match="doubt is None: "):
+        networks.load(path, CPU, False)
+    networks.save(path, state, SUBSPACE, card(architecture="vgg"))
     with pytest.raises(LesionsError, match="'vgg' is unknown; known are resnet50, mobilenetv2"):
         networks.load(path, CPU, False)
+
+
+@pytest.mark.parametrize("name", networks.ARCHITECTURES)
+def test_features_are_what_the_head_sees(name: Literal["resnet50", "mobilenetv2"]) -> None:
+    classifier = networks.Classifier(
+        networks.build(name, "random", 0).eval(), card(architecture=name), CPU, False
+    )
+    head = classifier.network.get_submodule("fc" if name == "resnet50" else "classifier")
+    seen: list[torch.Tensor] = []
+    head.register_forward_hook(lambda module, given, made: seen.append(given[0]))
+    images = torch.rand(2, 3, 64, 64)
+    logits, features = classifier.look(images.clone())
+    torch.testing.assert_close(features, torch.nn.functional.normalize(seen[0]))
+    torch.testing.assert_close(logits, classifier.logits(images))
+    assert len(seen) == 2
+
+
+def test_distances_by_hand(file: Path) -> None:
+    classifier = networks.load(file, CPU, False)
+    np.testing.assert_array_equal(classifier.subspace, SUBSPACE)
+    places = np.zeros((3, 1280), np.float32)
+    places[:, 0] = 1  # the mean
+    places[1, 1:3] = 5  # along both directions
+    places[2, [2, 7, 8]] = 9, 3, 4
+    np.testing.assert_allclose(classifier.distances(places), [0, 0, 5], atol=1e-6)

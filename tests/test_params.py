@@ -48,6 +48,7 @@ def test_every_value_has_a_comment_or_follows_one() -> None:
         ({"lr": float("nan")}, ["lr", "nan"]),
         ({"lr": float("inf")}, ["lr", "inf"]),
         ({"weights": "best"}, ["weights is 'best'", "imagenet, random", "resnet50, mobilenetv2"]),
+        ({"devices": 0}, ["devices is 0: allowed are a number from 1 to 4096, or all"]),
         ({"weights": {"vgg": "auto"}}, ["weights is {'vgg': 'auto'}", "resnet50, mobilenetv2"]),
         ({"weights": {"resnet50": "x"}}, ["weights is {'resnet50': 'x'}"]),
         ({"deterministic": "yes"}, ["deterministic", "'yes'"]),

@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -144,3 +145,12 @@ def test_array_and_ids_that_do_not_fit(resized: Path) -> None:
     (resized / "image_ids.csv").write_text("image_id\na\n")
     with pytest.raises(LesionsError, match="for 1 ids"):
         PhotoArray(resized)
+
+
+def test_an_array_that_does_not_fit_the_disk_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    with pytest.raises(LesionsError, match=r"images\.npy: needs 15 MB and 10 MB are free"):
+        resize([("a", bytes)] * 100, 224, tmp_path / "images.npy")
+    assert not (tmp_path / "images.npy").exists()

@@ -13,6 +13,7 @@ from lesions.artifacts import write_csv
 from lesions.checkpoints import Checkpoint, fingerprint
 from lesions.diagnoses import CODES, labels_of
 from lesions.errors import LesionsError
+from lesions.inference import Seen
 from lesions.params import Params
 from lesions.photos import PhotoArray
 
@@ -87,13 +88,19 @@ def test_what_is_kept_is_what_was_validated(
     from lesions.inference import predict
     from lesions.networks import Classifier, build
 
-    trained = run(photos, params, tmp_path, epochs=3)
+    trained = run(photos, params, tmp_path, epochs=3, precision="fp32")
     network = build("mobilenetv2", "random", 9)
     network.load_state_dict(trained.state)
     classifier = Classifier(network, trained.card, torch.device("cpu"), False)
-    answers = predict(
+    logits, features = predict(
         classifier, batches.Batches(photos.images, torch.device("cpu")), np.arange(21, 28)
-    ).argmax(1)
+    )
+    classifier.subspace = trained.subspace
+    assert trained.subspace.shape == (1 + 10, 1280)
+    far = np.quantile(classifier.distances(features), 0.95)
+    assert trained.card.strange == pytest.approx(far, abs=1e-5)
+    answers, sure = logits.argmax(1), classifier.probabilities(logits).max(1)
+    assert trained.card.doubt == pytest.approx(np.quantile(sure, 0.05), abs=1e-5)
     truth = labels_of(table().iloc[21:])
     expected = f1_score(truth, answers, average="weighted")
     assert trained.metrics["val_weighted_f1"] == pytest.approx(expected, abs=1e-6)
@@ -120,16 +127,16 @@ def test_resumed_training_ends_with_the_same_bits(
     photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = run(photos, params, tmp_path / "a", epochs=3)
-    epoch = training._epoch
+    epoch = training.train_epoch
     started = []
 
     def killed_in_third(*arguments: Any) -> Any:
-        started.append(arguments[-1])
+        started.append(arguments[-2])
         if started == [1, 2, 3]:
             raise KeyboardInterrupt
         return epoch(*arguments)
 
-    monkeypatch.setattr(training, "_epoch", killed_in_third)
+    monkeypatch.setattr(training, "train_epoch", killed_in_third)
     with pytest.raises(KeyboardInterrupt):
         run(photos, params, tmp_path / "b", epochs=3)
     resumed = run(photos, params, tmp_path / "b", epochs=3)
@@ -168,7 +175,8 @@ def test_fingerprint_knows_rows_pixels_and_parameters(photos: PhotoArray) -> Non
 def test_answers_on_validation_that_are_no_numbers_stop_the_run(
     photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "predict", lambda *_: np.full((7, 7), np.nan, np.float32))
+    nothing = Seen(np.full((7, 7), np.nan, np.float32), np.zeros((7, 1280), np.float32))
+    monkeypatch.setattr(training, "predict", lambda *_: nothing)
     with pytest.raises(LesionsError, match="epoch 1/2: the network's answers on validation"):
         run(photos, params, tmp_path)
 
@@ -194,12 +202,11 @@ def test_damaged_checkpoint_is_set_aside(
 
 
 def test_checkpoint_belongs_to_its_owner(tmp_path: Path) -> None:
-    place = torch.device("cpu")
     Checkpoint(tmp_path / "c", lambda: "me").save({"x": torch.ones(2), "history": [{"epoch": 1}]})
-    state = Checkpoint(tmp_path / "c", lambda: "me").load(place)
+    state = Checkpoint(tmp_path / "c", lambda: "me").load()
     assert state is not None
     assert state["history"] == [{"epoch": 1}]
-    assert Checkpoint(tmp_path / "c", lambda: "you").load(place) is None
+    assert Checkpoint(tmp_path / "c", lambda: "you").load() is None
 
 
 def test_loss_that_is_no_number_stops_the_run(

@@ -1,0 +1,96 @@
+"""Kills: every stage killed at random moments leaves what was, or nothing, and never a half.
+
+`python -m benchmarks.kills --kills 6`: each stage of dvc.yaml is started that many times and killed
+(SIGKILL, with all it started) at a moment drawn from the time it takes, its outputs removed before,
+as DVC does. What it leaves must be absent or byte for byte what a quiet run makes. In the end
+`dvc repro` runs, killed trainings going on from their checkpoints, and all bytes are compared.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+import yaml
+
+from benchmarks.verify import SMALL, copy, outputs, run
+
+
+def outs(stage: dict[str, Any]) -> list[str]:
+    """List the files and folders that a stage writes."""
+    shown = [next(iter(one)) for one in stage.get("metrics", []) + stage.get("plots", [])]
+    return [*stage.get("outs", []), *shown]
+
+
+def start(folder: Path, command: str) -> "subprocess.Popen[bytes]":
+    """Start a stage in a process group of its own."""
+    words = [sys.executable, *shlex.split(command)[1:]]
+    env = {**os.environ, "PYTHONPATH": "."}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        words, cwd=folder, env=env, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+
+
+def main(
+    kills: Annotated[int, typer.Option(help="How often each stage is killed.")] = 6,
+    seed: int = 0,
+) -> None:
+    """Kill every stage again and again and compare what is left and what comes of it."""
+    rng = np.random.default_rng(seed)
+    done = halves = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = copy(Path(name) / "project", **SMALL)
+        run(folder, "dvc", "repro", "--force")
+        expected = outputs(folder)
+        stages: dict[str, Any] = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+        for stage, what in stages.items():
+            begun = time.perf_counter()
+            start(folder, what["cmd"]).wait()
+            takes = time.perf_counter() - begun
+            landed = 0
+            for _ in range(kills):
+                for out in outs(what):
+                    path = folder / out
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                process = start(folder, what["cmd"])
+                try:
+                    process.wait(timeout=rng.uniform(0, takes))
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    landed += 1
+                left = {
+                    file: digest
+                    for file, digest in outputs(folder).items()
+                    if any(file == out or file.startswith(f"{out}/") for out in outs(what))
+                }
+                wrong = [file for file in left if left[file] != expected.get(file)]
+                for out in outs(what):  # a folder is whole or absent
+                    if (folder / out).is_dir():
+                        whole = {file for file in expected if file.startswith(f"{out}/")}
+                        wrong += sorted(whole - set(left))
+                halves += len(wrong)
+                for file in wrong:
+                    print(f"  half written: {file}")
+            done += landed
+            run(folder, "dvc", "repro", "--single-item", "--force", stage)
+            print(f"{stage:20} takes {takes:5.1f} s, killed {landed} times", flush=True)
+        found = outputs(folder)
+        differing = [file for file in {*expected, *found} if expected.get(file) != found.get(file)]
+        for file in differing:
+            print(f"  differs: {file}")
+    print(f"{done} kills over {len(stages)} stages, {halves} halves, {len(differing)} differ")
+    sys.exit(bool(halves or differing))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,411 @@
+"""Throughput: does the network ever wait for photos? `make bench` prints the ratios.
+
+Everything is measured in one run on one device, in turns, so that a noisy machine slows all sides
+alike; a ratio is the median of the repeats' own ratios. Photos are drawn, with grain that gives
+their JPEGs the size of HAM10000's (600×450, about 257 KB). It takes about 15 minutes on two cores
+and needs Linux, whose /proc tells mapped from held memory.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+import yaml
+from PIL import Image
+
+from lesions import hardware, networks
+from lesions.artifacts import write_csv
+from lesions.augmentation import augment, draw, to_unit
+from lesions.batches import Batches, cut
+from lesions.diagnoses import CODES
+from lesions.inference import predict
+from lesions.params import Params, load_params
+from lesions.photos import PhotoArray, Pixels, resize
+from lesions.sample import draw_photo
+from lesions.training import train_epoch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PHOTOS = 64  # drawn and encoded
+ARRAY = 2000  # photos of the array at 1×; 301 MB at 224 px
+GROWTH = (1, 2, 4)
+GRAIN, QUALITY = 24, 97  # of the JPEGs: about 257 KB each
+Work = Callable[[], int]  # does something to so many photos
+
+
+def in_turns(works: dict[str, Work], repeats: int, place: "torch.device") -> pd.DataFrame:
+    """Time each work once a round, after a round that does not count: photos a second."""
+    import torch
+
+    def wait() -> None:
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+
+    rounds = []
+    for _ in range(repeats + 1):
+        rates = {}
+        for name, work in works.items():
+            wait()
+            start = time.perf_counter()
+            count = work()
+            wait()
+            rates[name] = count / (time.perf_counter() - start)
+        rounds.append(rates)
+    return pd.DataFrame(rounds[1:])
+
+
+def ratio(over: "pd.Series[float]", under: "pd.Series[float]") -> dict[str, float]:
+    """Compare two rates round by round: median, and the lowest and highest beside it."""
+    each = over / under
+    return {"median": each.median(), "lowest": each.min(), "highest": each.max()}
+
+
+def encode(folder: Path) -> list[Path]:
+    """Draw PHOTOS photos of 600×450 with grain and write them as JPEG."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(PHOTOS):
+        photo = np.asarray(draw_photo(CODES[number % len(CODES)], 0, number, 0))
+        grainy = (photo + rng.normal(0, GRAIN, photo.shape)).clip(0, 255).astype(np.uint8)
+        paths.append(folder / f"photo{number:03}.jpg")
+        Image.fromarray(grainy).save(paths[-1], quality=QUALITY)
+    return paths
+
+
+def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
+    """Lay out what `stages.train` reads, for `count` photos: those given, over and over."""
+    resized = folder / "data" / "resized"
+    for name in (resized, folder / "data" / "split", folder / "data" / "balanced"):
+        name.mkdir(parents=True)
+    array = np.lib.format.open_memmap(
+        resized / "images.npy", mode="w+", dtype=np.uint8, shape=(count, *photos.shape[1:])
+    )
+    for start in range(0, count, len(photos)):
+        array[start : start + len(photos)] = photos[: count - start]
+    array.flush()
+    ids = [f"P{row:06}" for row in range(count)]
+    table = pd.DataFrame({"image_id": ids, "dx": [CODES[row % 7] for row in range(count)]})
+    write_csv(resized / "image_ids.csv", table[["image_id"]])
+    write_csv(folder / "data" / "balanced" / "train.csv", table)
+    write_csv(folder / "data" / "split" / "val.csv", table[:70])
+    values = {**params.model_dump(), "weights": "random"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def usual_loop(paths: list[Path], side: int, params: Params) -> "Iterator[tuple[Tensor, Tensor]]":
+    """Load as the published study does: each photo decoded and changed by DataLoader workers."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    change = params.augment
+    steps = transforms.Compose(
+        [
+            transforms.Resize((side, side)),
+            transforms.RandomHorizontalFlip(change.horizontal_flip),
+            transforms.RandomVerticalFlip(change.vertical_flip),
+            transforms.RandomRotation(change.rotation),
+            transforms.ColorJitter(change.brightness, change.contrast, hue=change.hue),
+            transforms.ToTensor(),
+            transforms.Normalize((0.76, 0.55, 0.57), (0.14, 0.15, 0.17)),
+        ]
+    )
+
+    class Photos(Dataset[tuple[Any, int]]):
+        def __len__(self) -> int:
+            return 1_000_000
+
+        def __getitem__(self, index: int) -> tuple[Any, int]:
+            with Image.open(paths[index % len(paths)]) as photo:
+                return steps(photo.convert("RGB")), index % len(CODES)
+
+    workers, pinned = os.cpu_count() or 1, torch.cuda.is_available()
+    yield from DataLoader(
+        Photos(), params.batch_size, shuffle=True, num_workers=workers, pin_memory=pinned
+    )
+
+
+def model(
+    name: str, images: Pixels, paths: list[Path], params: Params, place: "torch.device"
+) -> dict[str, Any]:
+    """Measure all that a network is trained and asked with."""
+    import torch
+    import torch.nn.functional as F
+
+    steps, repeats = (3, 5) if place.type == "cpu" else (100, 7)
+    size, side = params.batch_size, images.shape[1]
+    bf16 = hardware.use_bf16(params.precision, place)
+    card = networks.ModelCard(
+        architecture=name,
+        classes=CODES,
+        image_size=side,
+        mean=(0.76, 0.55, 0.57),
+        std=(0.14, 0.15, 0.17),
+        temperature=1,
+        doubt=0,
+        strange=0,
+        weights="random",
+        seed=0,
+        recipe={},
+        observations={},
+        precision="bf16" if bf16 else "fp32",
+        device=hardware.describe(place),
+        versions=networks.versions(),
+    )
+
+    def classifier() -> tuple[networks.Classifier, torch.optim.Optimizer]:
+        made = networks.Classifier(networks.build(name, "random", 0), card, place, bf16)
+        return made, torch.optim.Adam(made.network.parameters(), params.lr, fused=True)
+
+    rng = np.random.default_rng(0)
+    labels = torch.from_numpy(rng.integers(0, len(CODES), size)).to(place)
+    resident = torch.from_numpy(np.array(images[:size])).to(place)
+    ready = to_unit(resident).contiguous(memory_format=torch.channels_last)
+    draws = torch.from_numpy(draw(size, params.augment, rng)).to(place)
+    batches = Batches(images, place)
+    bare, bare_optimizer = classifier()
+    own, own_optimizer = classifier()
+
+    def ceiling() -> int:
+        bare.network.train()
+        for _ in range(steps):
+            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+                output = bare.network(ready)
+            loss = F.cross_entropy(output.float(), labels)
+            bare_optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            bare_optimizer.step()
+        return steps * size
+
+    def ours() -> int:
+        rows = rng.integers(0, len(images), steps * size)
+        truth = rng.integers(0, len(CODES), steps * size)
+        train_epoch(name, own, own_optimizer, batches, rows, truth, params, epoch=1)
+        return steps * size
+
+    usual = networks.build(name, "random", 0).to(place)
+    usual_optimizer = torch.optim.Adam(usual.parameters(), params.lr)
+    coming = usual_loop(paths, side, params)
+
+    def reference() -> int:
+        usual.train()
+        for _ in range(steps):
+            photos, target = next(coming)
+            photos, target = photos.to(place), target.to(place)
+            usual_optimizer.zero_grad()
+            output = usual(photos)
+            loss = F.cross_entropy(output, target)
+            loss.backward()
+            usual_optimizer.step()
+            loss.item(), (output.argmax(1) == target).sum().item()
+        return steps * size
+
+    def augmentation() -> int:
+        for _ in range(steps):
+            augment(resident, draws, params.augment)
+        return steps * size
+
+    def inference() -> int:
+        bare.network.eval()
+        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            for _ in range(2 * steps):
+                bare.network(ready)
+        return 2 * steps * size
+
+    def evaluation() -> int:
+        predict(own, batches, rng.integers(0, len(images), 2 * steps * size))
+        return 2 * steps * size
+
+    works = {work.__name__: work for work in (ceiling, ours, reference, augmentation)}
+    works |= {work.__name__: work for work in (inference, evaluation)}
+    rates = in_turns(works, repeats, place)
+    found = {
+        "ours_vs_ceiling": ratio(rates["ours"], rates["ceiling"]),
+        "ours_vs_reference": ratio(rates["ours"], rates["reference"]),
+        "augment_share": ratio(rates["ours"], rates["augmentation"]),
+        "evaluate_vs_inference": ratio(rates["evaluation"], rates["inference"]),
+    }
+    spread = {key: [value["lowest"], value["highest"]] for key, value in found.items()}
+    medians = {key: value["median"] for key, value in found.items()}
+    per_second = {f"{work}_images_per_second": median(rates[work]) for work in works}
+    return {**medians, "spread": spread, **per_second, "precision": card.precision}
+
+
+def scaling(paths: list[Path], side: int) -> dict[str, float]:
+    """Compare the resize stage with nothing but libjpeg, both on all cores."""
+    import torch
+
+    contents = [path.read_bytes() for path in paths]
+
+    def bare(content: bytes) -> None:
+        with Image.open(io.BytesIO(content)) as photo:
+            photo.load()
+
+    def decoding() -> int:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(bare, contents * 8))
+        return 8 * len(contents)
+
+    def stage() -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            photos = [(path.name, path.read_bytes) for path in paths * 8]
+            resize(photos, side, Path(folder) / "images.npy")
+        return 8 * len(paths)
+
+    rates = in_turns({"decoding": decoding, "stage": stage}, 7, torch.device("cpu"))
+    return ratio(rates["stage"], rates["decoding"]) | {"images_per_second": median(rates["stage"])}
+
+
+def first_step_seconds(folder: Path) -> list[float]:
+    """Time from starting `python -m stages.train` to the network's first batch, photos cached."""
+    child = (
+        "import os, runpy, sys\n"
+        "from torch.nn.modules.module import register_module_forward_pre_hook\n"
+        "register_module_forward_pre_hook(lambda *_: os._exit(0))\n"
+        "sys.argv = ['stages.train', 'mobilenetv2']\n"
+        "runpy.run_module('stages.train', run_name='__main__')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command, seconds = [sys.executable, "-c", child], []
+    for _ in range(4):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def _held() -> int:
+    """Bytes of memory that are this process's own; mapped files do not count."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def input_side(folder: Path) -> tuple[float, int]:
+    """Bring every photo of an array once through all that happens to it before the network.
+
+    Returns:
+        Seconds a photo, and the most memory held, in bytes.
+    """
+    import torch
+
+    params, place = load_params(folder / "params.yaml"), torch.device("cpu")
+    photos = PhotoArray(folder / "data" / "resized")
+    batches = Batches(photos.images, place)
+    start, most = time.perf_counter(), 0
+    batches.channel_statistics(np.arange(len(photos.images)))
+    rng = np.random.default_rng(0)
+    order = cut(rng.permutation(len(photos.images)), params.batch_size)
+    for batch in batches(order):
+        changes = torch.from_numpy(draw(len(batch), params.augment, rng))
+        augment(batch, changes, params.augment)
+        most = max(most, _held())
+    return (time.perf_counter() - start) / len(photos.images), most
+
+
+def growth(folder: Path, photos: Pixels, params: Params) -> dict[str, Any]:
+    """Bring 1×, 2× and 4× the photos to the network, each in a process of its own."""
+    folders = {
+        times: project(folder / f"{times}x", photos, times * ARRAY, params) for times in GROWTH
+    }
+    found: dict[int, list[tuple[float, int]]] = {times: [] for times in GROWTH}
+    for _ in range(4):
+        for times in GROWTH:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                found[times].append(pool.submit(input_side, folders[times]).result())
+    seconds = {times: median(one[0] for one in found[times][1:]) for times in GROWTH}
+    held = {times: median(one[1] for one in found[times][1:]) for times in GROWTH}
+    return {
+        "photos": [times * ARRAY for times in GROWTH],
+        "milliseconds_per_photo": [1000 * seconds[times] for times in GROWTH],
+        "megabytes_held": [held[times] / 1e6 for times in GROWTH],
+        "time_growth": seconds[4] / seconds[1],
+        "memory_growth": held[4] / held[1],
+        "first_step_seconds": first_step_seconds(folders[4]),
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """Lay the figures out for reading, beside what they are to reach."""
+    lines = [f"{found['device']}, torch {found['torch']}", ""]
+    goals = {
+        "ours_vs_ceiling": "≥ 0.95",
+        "ours_vs_reference": "≥ 3",
+        "augment_share": "≤ 0.05",
+        "evaluate_vs_inference": "≥ 0.90",
+    }
+    both = list(networks.ARCHITECTURES)
+    lines.append("".join(f"{word:>24}" for word in ("", *both, "goal")))
+    for key, goal in goals.items():
+        cells = [
+            f"{found[name][key]:.3f} ({low:.2f}–{high:.2f})"
+            for name in both
+            for low, high in [found[name]["spread"][key]]
+        ]
+        lines.append("".join(f"{cell:>24}" for cell in (key, *cells, goal)))
+    for key in found[both[0]]:
+        if key.endswith("per_second"):
+            cells = [f"{found[name][key]:.1f}" for name in both]
+            lines.append("".join(f"{cell:>24}" for cell in (key[:-18] + " photos/s", *cells)))
+    spread = found["resize_spread"]
+    lines += [
+        "",
+        f"resize / bare decoding: {found['resize_vs_decode']:.3f} "
+        f"({spread[0]:.2f}–{spread[1]:.2f}), goal ≥ 0.85; "
+        f"{found['resize_images_per_second']:.0f} photos/s",
+        f"start to first step: {median(found['first_step_seconds']):.1f} s, goal ≤ 10",
+        f"input side of {found['photos']} photos: "
+        f"{', '.join(f'{value:.2f}' for value in found['milliseconds_per_photo'])} ms a photo "
+        f"({found['time_growth']:.2f} times, goal ≤ 1.05), "
+        f"{', '.join(f'{value:.0f}' for value in found['megabytes_held'])} MB held "
+        f"({found['memory_growth']:.2f} times)",
+    ]
+    return "\n".join(lines)
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure training, evaluation and resize beside what bounds them."""
+    import torch
+
+    params = load_params()
+    hardware.compute_deterministically(params.deterministic)
+    place = hardware.pick_device(params.device)
+    found: dict[str, Any] = {"device": hardware.describe(place), "torch": torch.__version__}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "jpeg").mkdir()
+        paths = encode(folder / "jpeg")
+        found["jpeg_bytes"] = sum(path.stat().st_size for path in paths) // len(paths)
+        side = params.image_size
+        resize([(path.name, path.read_bytes) for path in paths], side, folder / "images.npy")
+        images = np.load(folder / "images.npy")
+        found |= growth(folder, images, params)
+        decoded = scaling(paths, side)
+        found["resize_vs_decode"] = decoded["median"]
+        found["resize_spread"] = [decoded["lowest"], decoded["highest"]]
+        found["resize_images_per_second"] = decoded["images_per_second"]
+        array = PhotoArray(folder / "4x" / "data" / "resized").images
+        for name in networks.ARCHITECTURES:
+            found[name] = model(name, array, paths, params, place)
+    print(json.dumps(found, indent=2) if as_json else report(found))
+
+
+if __name__ == "__main__":
+    typer.run(main)

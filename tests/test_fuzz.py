@@ -1,0 +1,202 @@
+"""Damaged input of every kind is either handled or refused in our words: no traceback, no hang.
+
+`LESIONS_FUZZ=3000 pytest tests/test_fuzz.py` tries 3,000 mutations of each, other ones every time.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import ROOT, metadata_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from test_networks import SUBSPACE, card
+
+from lesions import networks
+from lesions.balancing import balance
+from lesions.diagnoses import CODES
+from lesions.errors import LesionsError
+from lesions.metadata import read_metadata
+from lesions.params import load_params
+from lesions.photos import PhotoArray, decode
+from lesions.sources import read_truth
+from lesions.splits import split
+
+COUNT = os.environ.get("LESIONS_FUZZ")
+tries = settings(
+    max_examples=int(COUNT or 60),
+    derandomize=COUNT is None,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TOKENS = [
+    b"",
+    b"\0",
+    b"\xff\xfe",
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b" ",
+    b"nan",
+    b"-1",
+    b"1e999",
+    b"9" * 40,
+]
+TOKENS += [b": ", b"{", b"[", b"&a ", b"*a", b"!!python/object/apply:os.abort []", b"<<: *a", b"\t"]
+pytestmark = pytest.mark.slow
+
+
+def damaged(original: bytes, head: int | None = None) -> st.SearchStrategy[bytes]:
+    """Cut, replace and insert bytes in a few places, mostly among the first `head`."""
+    end = len(original)
+    place = st.integers(0, min(head or end, end)) | st.integers(0, end)
+    cut = st.integers(0, 40) | st.just(end)
+    edits = st.lists(
+        st.tuples(place, cut, st.sampled_from(TOKENS) | st.binary(max_size=8)),
+        min_size=1,
+        max_size=6,
+    )
+
+    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
+        content = original
+        for start, count, put in changes:
+            content = content[:start] + put + content[start + count :]
+        return content
+
+    return edits.map(apply)
+
+
+@contextlib.contextmanager
+def refused_in_our_words(name: str = "") -> Iterator[None]:
+    """Let pass what is handled and what LesionsError refuses, naming the file, within 30 s."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("hangs")
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of damaged tags
+            warnings.simplefilter("error", RuntimeWarning)
+            yield
+    except LesionsError as error:
+        told = str(error)
+    else:
+        told = name
+    finally:
+        signal.alarm(0)
+    assert name in told
+    assert "Traceback" not in told
+
+
+METADATA = metadata_of(dict.fromkeys(CODES, [1] * 8 + [3])).to_csv(index=False).encode()
+
+
+@tries
+@given(damaged(METADATA))
+def test_metadata(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "metadata.csv"
+    path.write_bytes(content)
+    with refused_in_our_words():
+        sides = split(read_metadata(path), 0.1, 0.1, "once-photographed", 0)
+        rows, _ = balance(sides["train"], "multiply")
+        assert len(rows) >= len(sides["train"])
+        assert not set(sides["train"]["lesion_id"]) & set(sides["test"]["lesion_id"])
+
+
+@tries
+@given(damaged((ROOT / "params.yaml").read_bytes()))
+def test_params(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "params.yaml"
+    path.write_bytes(content)
+    with refused_in_our_words("params.yaml"):
+        assert load_params(path).epochs >= 1
+
+
+def encoded(kind: str, **options: Any) -> bytes:
+    ramp = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, kind, **options)
+    return file.getvalue()
+
+
+KINDS = {
+    "jpeg": encoded("JPEG", quality=90),
+    "progressive": encoded("JPEG", progressive=True),
+    "png": encoded("PNG"),
+    "tiff": encoded("TIFF", compression="tiff_lzw"),
+    "bmp": encoded("BMP"),
+    "webp": encoded("WEBP"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@tries
+@given(data=st.data())
+def test_photos(kind: str, data: st.DataObject) -> None:
+    content = data.draw(damaged(KINDS[kind]))
+    with refused_in_our_words("photo.jpg"):
+        pixels = decode(content, 32, "photo.jpg")
+        assert pixels.shape == (32, 32, 3)
+        assert pixels.dtype == np.uint8
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.safetensors"
+    networks.save(path, networks.build("mobilenetv2", "random", 0).state_dict(), SUBSPACE, card())
+    return path
+
+
+@tries
+@given(data=st.data())
+def test_model_files(model_file: Path, data: st.DataObject) -> None:
+    whole = model_file.read_bytes()
+    content = data.draw(damaged(whole, head=40_000))
+    path = model_file.with_name("damaged.safetensors")
+    path.write_bytes(content)
+    with refused_in_our_words("damaged.safetensors"):
+        classifier = networks.load(path, torch.device("cpu"), False)
+        assert classifier.card == card()
+        found = {**classifier.network.state_dict(), "subspace": torch.from_numpy(SUBSPACE)}
+        whole_state = safetensors.torch.load(whole)
+        assert all(torch.equal(found[key], value) for key, value in whole_state.items())
+
+
+@tries
+@given(data=st.data())
+def test_pixel_arrays(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "resized"
+    folder.mkdir(exist_ok=True)
+    file = io.BytesIO()
+    np.save(file, np.zeros((3, 8, 8, 3), np.uint8))
+    (folder / "images.npy").write_bytes(data.draw(damaged(file.getvalue(), head=128)))
+    (folder / "image_ids.csv").write_bytes(data.draw(damaged(b"image_id\na\nb\nc\n")))
+    with refused_in_our_words("resized"):
+        array = PhotoArray(folder)
+        assert array.images.shape == (len(array.images), array.size, array.size, 3)
+
+
+TRUTH = b"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1.0,0,0,0,0,0,0\nb,0,1,0,0,0,0,0\n"
+
+
+@tries
+@given(damaged(TRUTH))
+def test_ground_truth(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "truth.csv"
+    path.write_bytes(content)
+    with refused_in_our_words("truth.csv"):
+        assert set(read_truth(path)["dx"]) <= set(CODES)
