@@ -1,5 +1,6 @@
 """Training: the whole network, epoch by epoch, validated after each."""
 
+import math
 import time
 import zlib
 from dataclasses import dataclass
@@ -25,14 +26,23 @@ from lesions.processes import Processes
 from lesions.progress import progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
+    from torch.optim.swa_utils import AveragedModel
 
 MARKED = 0.05  # share of validation photos that `ModelCard.doubt` marks, and `strange`
 # Of `Classifier.subspace`, at most: directions (128 mark hardly more strange pictures), photos.
 DIRECTIONS, LOOKED_AT = 32, 2048
-RECIPE = {"source", "lr", "batch_size", "epochs", "keep", "augment"}  # told by the model file
-
+RECIPE = {  # told by the model file
+    "source",
+    "lr",
+    "schedule",
+    "ema_decay",
+    "batch_size",
+    "epochs",
+    "keep",
+    "augment",
+}
 
 ALONE = Processes()
 
@@ -103,8 +113,10 @@ def train(
         versions=networks.versions(),
     )
     network = networks.build(name, weights, params.seed)
-    classifier = networks.Classifier(network, card, place, bf16)
     learner = networks.Classifier(processes.wrap(network, place), card, place, bf16)
+    ema = _averaged(network, params.ema_decay) if params.ema_decay else None
+    shown = ema.module if ema else network  # what is validated and kept
+    classifier = networks.Classifier(shown, card, place, bf16)
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=place.type != "mps")
     print(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
@@ -117,16 +129,19 @@ def train(
     if state := processes.told(saved.load() if processes.first else None):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
+        if ema:
+            ema.load_state_dict(state["ema"])
         history, kept = state["history"], state["kept"]
         print(f"{name}: goes on after epoch {len(history)} of {params.epochs}")
     for epoch in range(len(history) + 1, params.epochs + 1):
         label = f"{name} epoch {epoch}/{params.epochs}"
         start = time.perf_counter()
         answers = train_epoch(
-            label, learner, optimizer, batches, rows, truth, params, epoch, processes
+            label, learner, optimizer, batches, rows, truth, params, epoch, ema, processes
         )
         middle = time.perf_counter()
         processes.agree(network)
+        processes.agree(shown)
         logits = processes.gathered(predict(classifier, batches, processes.part(val_rows)).logits)
         if not np.isfinite(logits).all():
             raise LesionsError(
@@ -146,13 +161,14 @@ def train(
             or params.keep == "last"
             or line["val_weighted_f1"] > history[kept["epoch"] - 1]["val_weighted_f1"]
         ):
-            snapshot = {key: value.detach().clone() for key, value in network.state_dict().items()}
+            snapshot = {key: value.detach().clone() for key, value in shown.state_dict().items()}
             kept = {"epoch": epoch, "state": snapshot, "logits": torch.from_numpy(logits)}
         if epoch < params.epochs and processes.first:
             saved.save(
                 {
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
+                    "ema": ema.state_dict() if ema else {},
                     "history": history,
                     "kept": kept,
                 }
@@ -169,7 +185,7 @@ def train(
     logits = kept["logits"].cpu().numpy()
     temperature = fit_temperature(logits, val_truth)
     sure = classifier.probabilities(logits, temperature).max(axis=1)
-    network.load_state_dict(kept["state"])
+    shown.load_state_dict(kept["state"])
     classifier.subspace = _subspace(classifier, batches, rows)
     distances = classifier.distances(predict(classifier, batches, val_rows).features)
     seconds = sum(line["seconds"] for line in history)
@@ -212,6 +228,7 @@ def train_epoch(
     truth: Labels,
     params: Params,
     epoch: int,
+    ema: "AveragedModel | None" = None,
     processes: Processes = ALONE,
 ) -> tuple[float, Labels, Labels]:
     """Take one step a batch; all that is random is drawn before the first one.
@@ -239,20 +256,26 @@ def train_epoch(
     classifier.network.train()
     try:
         with progress(len(rows), "photos", label) as bar:
-            for step, photos, target, change in zip(
+            fed = zip(
                 steps,
                 batches([rows[order[part]] for part in parts]),
                 targets.split(sizes),
                 changes.split(sizes),
                 strict=True,
-            ):
+            )
+            for number, (step, photos, target, change) in enumerate(fed):
                 logits = classifier.logits(augment(photos, change, params.augment))
                 # The mean of the processes' gradients is that of the whole batch's mean loss.
                 share = len(step) / processes.count
                 loss = F.cross_entropy(logits, target, reduction="sum") / share
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                rate = learning_rate(params, epoch - 1 + number / len(steps))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 optimizer.step()
+                if ema:
+                    ema.update_parameters(classifier.network)
                 losses.append(loss.detach())
                 answers.append(logits.detach().argmax(1))
                 if bar.update(len(step)):  # shown now: the only moment that waits for a GPU
@@ -269,6 +292,34 @@ def train_epoch(
         processes.gathered(torch.cat(answers).cpu().numpy()),
         processes.gathered(truth[order[met]]),
     )
+
+
+def learning_rate(params: Params, epochs: float) -> float:
+    """Give the learning rate after so many epochs, from 0 to below `params.epochs`.
+
+    Constant, or along half a cosine to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983).
+    """
+    if params.schedule == "constant":
+        return params.lr
+    return params.lr * (1 + math.cos(math.pi * epochs / params.epochs)) / 2
+
+
+def _averaged(network: "nn.Module", decay: float) -> "AveragedModel":
+    """Average a network over its steps, exponentially: `update_parameters` after each.
+
+    The decay begins low, at (1 + n) / (10 + n) after n steps, so that the average forgets the
+    first weights soon (as TensorFlow's ExponentialMovingAverage does).
+    """
+    import torch
+
+    def update(averages: Any, values: Any, steps: Any) -> None:
+        if averages[0].is_floating_point():
+            keep = min(decay, (1 + int(steps)) / (10 + int(steps)))
+            torch._foreach_lerp_(averages, values, 1 - keep)
+        else:  # batch norm's count of steps
+            torch._foreach_copy_(averages, values)
+
+    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
 
 
 def _subspace(
