@@ -137,9 +137,15 @@ def start(count: int, module: str, *arguments: str) -> None:
             )
             elastic_launch(config, sys.executable)("-m", module, *arguments)
     except ChildFailedError as error:
-        # torch counts whole seconds: of those within one, a kill (below 0) made the others fail.
+        # torch counts whole seconds: of those within one, a kill (below 0) made the others fail,
+        # save for torchrun's own SIGTERM to those that were left.
         rank, failure = min(
-            error.failures.items(), key=lambda one: (one[1].timestamp, one[1].exitcode)
+            error.failures.items(),
+            key=lambda one: (
+                one[1].timestamp,
+                one[1].exitcode == -signal.SIGTERM,
+                one[1].exitcode,
+            ),
         )
         raise LesionsError(
             f"process {rank} of {count} ended with exit code {failure.exitcode}, and so all did. "

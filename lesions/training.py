@@ -113,10 +113,11 @@ def train(
         versions=networks.versions(),
     )
     network = networks.build(name, weights, params.seed)
+    classifier = networks.Classifier(network, card, place, bf16)
     learner = networks.Classifier(processes.wrap(network, place), card, place, bf16)
     ema = _averaged(network, params.ema_decay) if params.ema_decay else None
-    shown = ema.module if ema else network  # what is validated and kept
-    classifier = networks.Classifier(shown, card, place, bf16)
+    if ema:
+        classifier.network = ema.module  # this is validated and kept
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=place.type != "mps")
     print(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
@@ -141,7 +142,7 @@ def train(
         )
         middle = time.perf_counter()
         processes.agree(network)
-        processes.agree(shown)
+        processes.agree(classifier.network)
         logits = processes.gathered(predict(classifier, batches, processes.part(val_rows)).logits)
         if not np.isfinite(logits).all():
             raise LesionsError(
@@ -161,7 +162,8 @@ def train(
             or params.keep == "last"
             or line["val_weighted_f1"] > history[kept["epoch"] - 1]["val_weighted_f1"]
         ):
-            snapshot = {key: value.detach().clone() for key, value in shown.state_dict().items()}
+            state = classifier.network.state_dict()
+            snapshot = {key: value.detach().clone() for key, value in state.items()}
             kept = {"epoch": epoch, "state": snapshot, "logits": torch.from_numpy(logits)}
         if epoch < params.epochs and processes.first:
             saved.save(
@@ -185,7 +187,7 @@ def train(
     logits = kept["logits"].cpu().numpy()
     temperature = fit_temperature(logits, val_truth)
     sure = classifier.probabilities(logits, temperature).max(axis=1)
-    shown.load_state_dict(kept["state"])
+    classifier.network.load_state_dict(kept["state"])
     classifier.subspace = _subspace(classifier, batches, rows)
     distances = classifier.distances(predict(classifier, batches, val_rows).features)
     seconds = sum(line["seconds"] for line in history)

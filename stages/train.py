@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from lesions import hardware, processes
+from lesions import hardware, networks, processes
 from lesions.artifacts import write_csv, write_json
 from lesions.errors import run
 from lesions.metadata import read_table
-from lesions.networks import check_architecture, save
 from lesions.params import load_params
 from lesions.photos import PhotoArray
 from lesions.training import check_batch, train
@@ -20,12 +19,14 @@ def main(
 ) -> None:
     """Train MODEL into models/, with its history in plots/ and figures in metrics/training/."""
     params = load_params()
-    check_architecture(model)
+    networks.check_architecture(model)
     place = hardware.pick_device(params.device)
     if not processes.started():
         count = processes.wanted(params.devices, place)
         check_batch(params.batch_size, count)
         if count > 1:
+            # Fetched here once, the weights lie ready for all processes.
+            networks.build(model, params.starting_weights(model), params.seed)
             processes.start(count, "stages.train", model)
             return
     checkpoint = Path(f"models/{model}.checkpoint")
@@ -42,7 +43,9 @@ def main(
         if ours.first:
             write_csv(Path(f"plots/{model}/history.csv"), trained.history)
             write_json(Path(f"metrics/training/{model}.json"), trained.metrics)
-            save(Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card)
+            networks.save(
+                Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card
+            )
             checkpoint.unlink(missing_ok=True)
 
 
