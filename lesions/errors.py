@@ -48,5 +48,8 @@ def _guarded(main: Callable[..., None]) -> Callable[..., None]:
             sys.stdout.flush()
             # Not sys.exit, which waits for threads: see lesions/threads.py.
             os._exit(130)
+        finally:
+            # Nothing is left to unwind, and what runs at exit would print a traceback.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     return guarded

@@ -228,3 +228,19 @@ def test_no_photos(workplace: Path) -> None:
     result = python("-m", "stages.resize", folder=workplace)
     assert result.returncode == 1
     assert "error: data/raw/images: no photos" in result.stderr
+
+
+def test_a_signal_after_the_last_line_brings_no_traceback() -> None:
+    program = """
+import atexit, os, signal
+from lesions.errors import LesionsError, run
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+def main() -> None:
+    raise LesionsError("the one line")
+run(main)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == "error: the one line\n"
+    assert ended.returncode == -signal.SIGTERM
