@@ -15,10 +15,10 @@ from lesions.photos import PhotoArray
 
 
 def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFrame) -> str:
-    """Sum up all that a training depends on: parameters, data and this package's code.
+    """Sum up all that a training depends on.
 
     Args:
-        settings: parameters and versions, as JSON knows them.
+        settings: parameters, versions and code, as JSON knows them.
         photos: pixels, read whole.
         tables: the manifests, in the order of their rows.
 
@@ -30,6 +30,12 @@ def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFr
         digest.update(table.to_csv(index=False).encode())
     for start in range(0, len(photos.images), 1024):
         digest.update(photos.images[start : start + 1024].tobytes())
+    return digest.hexdigest()
+
+
+def code() -> str:
+    """Sum up this package's code as it is now: a SHA-256 in hex."""
+    digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()

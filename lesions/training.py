@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lesions import hardware, networks
 from lesions.augmentation import augment, draw
 from lesions.batches import Batches, cut
 from lesions.calibration import fit_temperature
-from lesions.checkpoints import Checkpoint, fingerprint
+from lesions.checkpoints import Checkpoint, code, fingerprint
 from lesions.diagnoses import CODES, Labels, labels_of
 from lesions.errors import LesionsError
 from lesions.inference import predict
@@ -43,7 +44,8 @@ RECIPE = {  # told by the model file
     "keep",
     "augment",
 }
-
+# What a checkpoint must have been made with, beside the data: the parameters of these stages.
+SETTINGS = RECIPE | {"weights", "seed", "precision", "device", "devices", "deterministic"}
 ALONE = Processes()
 
 
@@ -123,7 +125,7 @@ def train(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
         f" {len(val)} for validation, {card.precision} on {card.device}"
     )
-    settings = {**params.model_dump(), **card.model_dump()}
+    settings = {**params.model_dump(include=SETTINGS), **card.model_dump(), "code": code()}
     saved = Checkpoint(checkpoint, lambda: fingerprint(settings, photos, observations, val))
     history: list[dict[str, float]] = []
     kept: dict[str, Any] = {}
@@ -207,7 +209,9 @@ def train(
             "val_loss": best["val_loss"],
             "val_weighted_f1": best["val_weighted_f1"],
             "seconds": round(seconds, 1),
-            "images_per_second": round(len(rows) * len(history) / seconds, 2),
+            "images_per_second": round(
+                harmonic_mean(line["images_per_second"] for line in history), 2
+            ),
         },
     )
 
@@ -314,14 +318,15 @@ def _averaged(network: "nn.Module", decay: float) -> "AveragedModel":
     """
     import torch
 
-    def update(averages: Any, values: Any, steps: Any) -> None:
+    def update(averages: Any, values: Any, _: Any) -> None:
         if averages[0].is_floating_point():
-            keep = min(decay, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(averages, values, 1 - keep)
+            steps = int(ema.n_averaged)  # lies on the host, so that no GPU is waited for
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
         else:  # batch norm's count of steps
             torch._foreach_copy_(averages, values)
 
-    return torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    return ema
 
 
 def _subspace(

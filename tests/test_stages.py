@@ -15,6 +15,7 @@ from conftest import ROOT, change_params
 
 from lesions import networks
 from lesions.params import Augment, Params
+from lesions.training import SETTINGS
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES: dict[str, Any] = PIPELINE["stages"]
@@ -83,6 +84,7 @@ def test_params_are_those_read(stage: str) -> None:
     read = params_read(script(stage))
     if stage.startswith("train-"):
         read |= params_read("lesions/training.py") | {"source", "weights"}  # by starting_weights
+        assert read == SETTINGS
     assert set(STAGES[stage]["params"]) == read
 
 
