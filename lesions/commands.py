@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lesions.diagnoses import CODES, DIAGNOSES
+from lesions.diagnoses import CODES
 from lesions.errors import LesionsError, run
 from lesions.progress import progress
 
-MEANING = {diagnosis.code: diagnosis.meaning for diagnosis in DIAGNOSES}
 Model = Annotated[
     str, typer.Option(help="mobilenetv2 or resnet50, as trained here, or a model file.")
 ]
@@ -43,8 +42,9 @@ def predict(
     with progress(len(paths), "photos", "predict") as bar:
         for path, pixels, answer, error in predictor.of_files(paths):
             bar.update()
+            if pixels is None or answer is None or as_json or csv is None:
+                bar.clear()  # or what is printed would go on in its line
             if pixels is None or answer is None:
-                bar.clear()
                 print(f"error: {error}", file=sys.stderr)
                 bad += 1
                 continue

@@ -53,7 +53,7 @@ def build(models: list[str]) -> str:
     Raises:
         LesionsError: a result is missing.
     """
-    tables = {name: _table(name) for name in ("scores", "per_class", "comparison", "subgroups")}
+    tables = {name: _table(name) for name in ("scores", "per_class", "comparison")}
     model_cards = {model: read_card(Path(f"models/{model}.safetensors")) for model in models}
     training = {
         model: json.loads(Path(f"metrics/training/{model}.json").read_text()) for model in models

@@ -1,4 +1,4 @@
-"""Stage evaluate: the only reader of the test photos."""
+"""Stage evaluate: the models' answers for the test photos, and their scores."""
 
 from pathlib import Path
 from typing import Annotated
