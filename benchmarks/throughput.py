@@ -181,7 +181,6 @@ def model(
     batches = Batches(images, place)
     bare, bare_optimizer = classifier()
     own, own_optimizer = classifier()
-    schedule = torch.optim.lr_scheduler.ConstantLR(own_optimizer, factor=1)
 
     def ceiling() -> int:
         bare.network.train()
@@ -197,7 +196,7 @@ def model(
     def ours() -> int:
         rows = rng.integers(0, len(images), steps * size)
         truth = rng.integers(0, len(CODES), steps * size)
-        train_epoch(name, own, own_optimizer, schedule, batches, rows, truth, params, epoch=1)
+        train_epoch(name, own, own_optimizer, batches, rows, truth, params, epoch=1)
         return steps * size
 
     usual = networks.build(name, "random", 0).to(place)

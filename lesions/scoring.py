@@ -212,14 +212,14 @@ def subgroups(answers: Answers) -> pd.DataFrame:
         traits["site"] = photos["localization"]
     if "dx_type" in photos:
         traits["proof"] = np.where(photos["dx_type"] == "histo", "histology", "other")
-    rows, whole = [], once(answers)
+    rows = []
     for trait in traits:
         for group in sorted(traits[trait].dropna().unique()):
             part = answers.part((traits[trait] == group).to_numpy())
             lesion = part.photos["lesion_id"]
             count, lesions = len(part.labels), lesion.nunique()
             melanomas = lesion[part.labels == MELANOMA].nunique()
-            found = once(part) if count >= SMALLEST else dict.fromkeys(whole, np.nan)
+            found = once(part) if count >= SMALLEST else dict.fromkeys(once(part), np.nan)
             low, high = intervals.wilson(found["accuracy"], lesions)
             sensitive = found["melanoma_sensitivity"] if melanomas >= SMALLEST else np.nan
             rows.append(

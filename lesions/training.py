@@ -1,5 +1,6 @@
 """Training: the whole network, epoch by epoch, validated after each."""
 
+import math
 import time
 import zlib
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ from lesions.processes import Processes
 from lesions.progress import progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
+    from torch.optim.swa_utils import AveragedModel
 
 MARKED = 0.05  # share of validation photos that `ModelCard.doubt` marks, and `strange`
 # Of `Classifier.subspace`, at most: directions (128 mark hardly more strange pictures), photos.
@@ -37,6 +38,7 @@ RECIPE = {  # told by the model file
     "source",
     "lr",
     "schedule",
+    "ema_decay",
     "batch_size",
     "epochs",
     "keep",
@@ -115,9 +117,10 @@ def train(
     network = networks.build(name, weights, params.seed)
     classifier = networks.Classifier(network, card, place, bf16)
     learner = networks.Classifier(processes.wrap(network, place), card, place, bf16)
+    ema = _averaged(network, params.ema_decay) if params.ema_decay else None
+    if ema:
+        classifier.network = ema.module  # this is validated and kept
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=place.type != "mps")
-    steps = params.epochs * len(cut(rows, params.batch_size, 2 * processes.count))
-    schedule = learning_rate(optimizer, params, steps)
     print(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
         f" {len(val)} for validation, {card.precision} on {card.device}"
@@ -129,17 +132,19 @@ def train(
     if state := processes.told(saved.load() if processes.first else None):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
+        if ema:
+            ema.load_state_dict(state["ema"])
         history, kept = state["history"], state["kept"]
         print(f"{name}: goes on after epoch {len(history)} of {params.epochs}")
     for epoch in range(len(history) + 1, params.epochs + 1):
         label = f"{name} epoch {epoch}/{params.epochs}"
         start = time.perf_counter()
         answers = train_epoch(
-            label, learner, optimizer, schedule, batches, rows, truth, params, epoch, processes
+            label, learner, optimizer, batches, rows, truth, params, epoch, ema, processes
         )
         middle = time.perf_counter()
         processes.agree(network)
+        processes.agree(classifier.network)
         logits = processes.gathered(predict(classifier, batches, processes.part(val_rows)).logits)
         if not np.isfinite(logits).all():
             raise LesionsError(
@@ -159,7 +164,7 @@ def train(
             or params.keep == "last"
             or line["val_weighted_f1"] > history[kept["epoch"] - 1]["val_weighted_f1"]
         ):
-            state = network.state_dict()
+            state = classifier.network.state_dict()
             snapshot = {key: value.detach().clone() for key, value in state.items()}
             kept = {"epoch": epoch, "state": snapshot, "logits": torch.from_numpy(logits)}
         if epoch < params.epochs and processes.first:
@@ -167,7 +172,7 @@ def train(
                 {
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
+                    "ema": ema.state_dict() if ema else {},
                     "history": history,
                     "kept": kept,
                 }
@@ -184,7 +189,7 @@ def train(
     logits = kept["logits"].cpu().numpy()
     temperature = fit_temperature(logits, val_truth)
     sure = classifier.probabilities(logits, temperature).max(axis=1)
-    network.load_state_dict(kept["state"])
+    classifier.network.load_state_dict(kept["state"])
     classifier.subspace = _subspace(classifier, batches, rows)
     distances = classifier.distances(predict(classifier, batches, val_rows).features)
     seconds = sum(line["seconds"] for line in history)
@@ -224,12 +229,12 @@ def train_epoch(
     label: str,
     classifier: networks.Classifier,
     optimizer: "Optimizer",
-    schedule: "LRScheduler",
     batches: Batches,
     rows: npt.NDArray[np.int64],
     truth: Labels,
     params: Params,
     epoch: int,
+    ema: "AveragedModel | None" = None,
     processes: Processes = ALONE,
 ) -> tuple[float, Labels, Labels]:
     """Take one step a batch; all that is random is drawn before the first one.
@@ -264,15 +269,19 @@ def train_epoch(
                 changes.split(sizes),
                 strict=True,
             )
-            for step, photos, target, change in fed:
+            for number, (step, photos, target, change) in enumerate(fed):
                 logits = classifier.logits(augment(photos, change, params.augment))
                 # The mean of the processes' gradients is that of the whole batch's mean loss.
                 share = len(step) / processes.count
                 loss = F.cross_entropy(logits, target, reduction="sum") / share
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                rate = learning_rate(params, epoch - 1 + number / len(steps))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
                 optimizer.step()
-                schedule.step()
+                if ema:
+                    ema.update_parameters(classifier.network)
                 losses.append(loss.detach())
                 answers.append(logits.detach().argmax(1))
                 if bar.update(len(step)):  # shown now: the only moment that waits for a GPU
@@ -291,18 +300,33 @@ def train_epoch(
     )
 
 
-def learning_rate(optimizer: "Optimizer", params: Params, steps: int) -> "LRScheduler":
-    """Make the schedule of a training of so many steps; it wants `step()` after each.
+def learning_rate(params: Params, epochs: float) -> float:
+    """Give the learning rate after so many epochs, from 0 to below `params.epochs`.
 
-    `one-cycle` as torch does it (Smith and Topin 2017, arXiv 1708.07120): lr rises from lr / 25
-    over the first 30 % of the steps and falls to almost 0, both along half a cosine, while Adam's
-    beta1 goes from .95 to .85 and back.
+    Constant, or along half a cosine to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983).
     """
-    from torch.optim.lr_scheduler import ConstantLR, OneCycleLR
-
     if params.schedule == "constant":
-        return ConstantLR(optimizer, factor=1)
-    return OneCycleLR(optimizer, params.lr, total_steps=steps)
+        return params.lr
+    return params.lr * (1 + math.cos(math.pi * epochs / params.epochs)) / 2
+
+
+def _averaged(network: "nn.Module", decay: float) -> "AveragedModel":
+    """Average a network over its steps, exponentially: `update_parameters` after each.
+
+    The decay begins low, at (1 + n) / (10 + n) after n steps, so that the average forgets the
+    first weights soon (as TensorFlow's ExponentialMovingAverage does).
+    """
+    import torch
+
+    def update(averages: Any, values: Any, _: Any) -> None:
+        if averages[0].is_floating_point():
+            steps = int(ema.n_averaged)  # lies on the host, so that no GPU is waited for
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
+        else:  # batch norm's count of steps
+            torch._foreach_copy_(averages, values)
+
+    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    return ema
 
 
 def _subspace(

@@ -82,13 +82,14 @@ def test_history_metrics_and_card_tell_what_happened(
     assert trained.card.temperature != 1
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_what_is_kept_is_what_was_validated(
-    photos: PhotoArray, params: Params, tmp_path: Path
+    photos: PhotoArray, params: Params, tmp_path: Path, ema_decay: float
 ) -> None:
     from lesions.inference import predict
     from lesions.networks import Classifier, build
 
-    trained = run(photos, params, tmp_path, epochs=3, precision="fp32")
+    trained = run(photos, params, tmp_path, epochs=3, precision="fp32", ema_decay=ema_decay)
     network = build("mobilenetv2", "random", 9)
     network.load_state_dict(trained.state)
     classifier = Classifier(network, trained.card, torch.device("cpu"), False)
@@ -123,56 +124,78 @@ def test_same_seed_same_weights(photos: PhotoArray, params: Params, tmp_path: Pa
     assert not same(first, run(photos, params, tmp_path, seed=1))
 
 
-@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+@pytest.mark.parametrize("better", [{}, {"schedule": "cosine", "ema_decay": 0.9}])
 def test_resumed_training_ends_with_the_same_bits(
     photos: PhotoArray,
     params: Params,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    schedule: str,
+    better: dict[str, Any],
 ) -> None:
-    undisturbed = run(photos, params, tmp_path / "a", epochs=3, schedule=schedule)
+    undisturbed = run(photos, params, tmp_path / "a", epochs=3, **better)
     epoch = training.train_epoch
     started = []
 
     def killed_in_third(*arguments: Any) -> Any:
-        started.append(arguments[-2])
+        started.append(arguments[-3])
         if started == [1, 2, 3]:
             raise KeyboardInterrupt
         return epoch(*arguments)
 
     monkeypatch.setattr(training, "train_epoch", killed_in_third)
     with pytest.raises(KeyboardInterrupt):
-        run(photos, params, tmp_path / "b", epochs=3, schedule=schedule)
-    resumed = run(photos, params, tmp_path / "b", epochs=3, schedule=schedule)
+        run(photos, params, tmp_path / "b", epochs=3, **better)
+    resumed = run(photos, params, tmp_path / "b", epochs=3, **better)
     assert started == [1, 2, 3, 3]
     assert same(undisturbed, resumed)
     assert undisturbed.card == resumed.card
 
 
-def test_one_cycle_rises_and_falls_over_all_steps(
+def test_the_cosine_falls_from_the_first_step_to_the_last(
     photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[float, float]] = []
+    rates: list[float] = []
     step = torch.optim.Adam.step
 
     def seen(optimizer: torch.optim.Adam) -> None:
-        group = optimizer.param_groups[0]
-        taken.append((group["lr"], group["betas"][0]))
+        rates.append(optimizer.param_groups[0]["lr"])
         step(optimizer)
 
     monkeypatch.setattr(torch.optim.Adam, "step", seen)
-    changes: dict[str, Any] = {"epochs": 5, "batch_size": 11, "lr": 0.01}  # 5 epochs of 2 steps
-    run(photos, params, tmp_path, schedule="one-cycle", **changes)
-    rates, beta1 = map(np.array, zip(*taken, strict=True))
-    # Up to step 2 of 0 to 9: half of it is midway between lr / 25 and lr.
-    assert rates[[0, 1, 2]] == pytest.approx([0.0004, 0.0052, 0.01])
-    fall = 0.01 * (1 + np.cos(np.pi * np.arange(8) / 7)) / 2
-    assert rates[2:] == pytest.approx(fall, abs=1e-7)
-    assert beta1[[0, 1, 2, 9]] == pytest.approx([0.95, 0.9, 0.85, 0.95])
-    taken.clear()
-    run(photos, params, tmp_path, **changes)
-    assert taken == [(0.01, 0.9)] * 10
+    run(photos, params, tmp_path, lr=0.01, batch_size=7, schedule="cosine")  # 2 epochs of 3 steps
+    expected = [0.01, 0.00933013, 0.0075, 0.005, 0.0025, 0.00066987]
+    assert rates == pytest.approx(expected, rel=1e-5)
+    rates.clear()
+    run(photos, params, tmp_path, lr=0.01, batch_size=7)
+    assert rates == [0.01] * 6
+
+
+def test_the_average_forgets_its_beginning_and_leaves_training_alone(
+    photos: PhotoArray, params: Params, tmp_path: Path
+) -> None:
+    scale = torch.nn.BatchNorm1d(1)
+    average = training._averaged(scale, 0.5)
+    now, averages = scale.state_dict(), average.state_dict()  # of the same memory
+    for value in (1.0, 2.0, 3.0):
+        now["weight"].fill_(value)
+        now["running_mean"].fill_(-value)
+        now["num_batches_tracked"].fill_(int(value))
+        average.update_parameters(scale)
+    # Kept of what was there: 2/11, then 3/12; later steps come nearer to the half.
+    expected = 3 / 12 * (2 / 11 * 1 + 9 / 11 * 2) + 9 / 12 * 3
+    assert averages["module.weight"].item() == pytest.approx(expected)
+    assert averages["module.running_mean"].item() == pytest.approx(-expected)
+    assert averages["module.num_batches_tracked"] == 3
+    for _ in range(100):
+        average.update_parameters(scale)
+    now["weight"].fill_(5.0)
+    average.update_parameters(scale)
+    assert averages["module.weight"].item() == pytest.approx(4.0)
+
+    plain = run(photos, params, tmp_path)
+    averaged = run(photos, params, tmp_path, ema_decay=0.5)
+    assert list(plain.history["train_loss"]) == list(averaged.history["train_loss"])
+    assert not same(plain, averaged)
 
 
 def test_checkpoint_of_other_parameters_or_data_is_not_used(
