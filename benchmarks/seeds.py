@@ -1,8 +1,8 @@
 """Seeds: the study with several seeds, and the mean and spread of every headline figure.
 
 `python -m benchmarks.seeds --count 3 -S epochs=2`: experiments seed-0, seed-1, … are run beside
-the workspace, which stays as it is, and kept (`dvc exp show`); what has run before comes from the
-cache. The split stays: `split_seed` is another parameter.
+the workspace, which stays as it is, and kept (`dvc exp show`) in place of those of an earlier call;
+what has run before comes from the cache. The split stays: `split_seed` is another parameter.
 """
 
 import subprocess
@@ -52,7 +52,9 @@ def main(
         subprocess.run(
             [sys.executable, "-m", "dvc", "exp", "remove", name], check=False, capture_output=True
         )
-        subprocess.run([*command, "--set-param", f"seed={seed}", *changes], check=True)
+        done = subprocess.run([*command, "--set-param", f"seed={seed}", *changes], check=False)
+        if done.returncode:
+            sys.exit(f"{name} failed. What ran before it is kept: mend it and run this again.")
     table = collect(names)
     print(table.to_string(index=False))
     print(f"\nmean ± sd of {count} seeds\n{summary(table).to_string()}")

@@ -32,7 +32,7 @@ class Answers:
     def __post_init__(self) -> None:
         """Refuse what cannot be scored: no photos, or probabilities that are none."""
         if len(self.labels) == 0:
-            raise LesionsError("the test set has no photos; lower val_share or add photos.")
+            raise LesionsError("the test set has no photos; raise test_share or add photos.")
         if not np.isfinite(self.probabilities).all():
             row = int(np.flatnonzero(~np.isfinite(self.probabilities).all(axis=1))[0])
             raise LesionsError(

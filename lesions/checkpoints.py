@@ -1,8 +1,10 @@
 """The checkpoint: what an interrupted training goes on from, and by whom it may be used."""
 
 import hashlib
+import io
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -34,10 +36,14 @@ def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFr
 
 
 def code() -> str:
-    """Sum up this package's code as it is now: a SHA-256 in hex."""
+    """Sum up this package's modules that are loaded, as they are now: a SHA-256 in hex.
+
+    A training loads what it needs and nothing else, so a change of the report leaves it alone.
+    """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("lesions.") and module.__file__:
+            digest.update(Path(module.__file__).read_bytes())
     return digest.hexdigest()
 
 
@@ -57,8 +63,11 @@ class Checkpoint:
         """Write tensors, numbers, text, lists and dicts; the last one stays good meanwhile."""
         import torch
 
-        with replacing(self._path) as partial, partial.open("wb") as file:
-            torch.save({"owner": self._fingerprint(), **state}, file)
+        # Not straight to the file: torch hides a full disk behind an error of its own.
+        content = io.BytesIO()
+        torch.save({"owner": self._fingerprint(), **state}, content)
+        with replacing(self._path) as partial:
+            partial.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
         """Read it if it is whole and this training's own; say so if it is not."""

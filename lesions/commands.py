@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -33,13 +34,18 @@ def predict(
     from PIL import Image
 
     from lesions import pictures
-    from lesions.artifacts import replacing, write_csv
+    from lesions.artifacts import replacing
     from lesions.predictor import Predictor, find_model, find_photos
 
     paths = find_photos(photos)
     predictor = Predictor(find_model(model))
     rows, bad = [], 0
-    with progress(len(paths), "photos", "predict") as bar:
+    with (
+        nullcontext() if csv is None else replacing(csv) as table,
+        progress(len(paths), "photos", "predict") as bar,
+    ):
+        if table:
+            table.touch()  # what cannot be written is refused now, not after the last photo
         for path, pixels, answer, error in predictor.of_files(paths):
             bar.update()
             if pixels is None or answer is None or as_json or csv is None:
@@ -67,14 +73,15 @@ def predict(
                 print(f"{path}  {top}  malignant {answer.malignant:.3f}{marks}", flush=True)
             if heatmap is not None:
                 warm = pictures.heat(predictor.classifier, pixels[None], [answer.said])[0]
-                name = Path(*[part for part in path.parts if part not in (path.anchor, "..")])
+                parts = ["up" if part == ".." else part for part in path.parts]
+                name = Path(*parts).relative_to(path.anchor)
                 with replacing(heatmap / f"{name}.png") as partial:
                     Image.fromarray(pictures.warmed(pixels, warm)).save(partial, "PNG")
-    if csv is not None:
-        table = pd.DataFrame(rows, columns=["image_id", "predicted", *CODES])
-        table.insert(1, "lesion_id", "")
-        table.insert(2, "actual", "")
-        write_csv(csv, table)
+        if table:
+            answers = pd.DataFrame(rows, columns=["image_id", "predicted", *CODES])
+            answers.insert(1, "lesion_id", "")
+            answers.insert(2, "actual", "")
+            answers.to_csv(table, index=False, lineterminator="\n")
     if bad:
         raise LesionsError(
             f"{bad} of {len(paths)} photos could not be read; the rest are answered."

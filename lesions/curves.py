@@ -86,8 +86,8 @@ def table(probabilities: Floats, labels: Labels) -> pd.DataFrame:
         found = curve(scores, truth, np.ones((1, len(labels))))
         thresholds = np.unique(scores)[::-1]
         caught, alarms = found.caught[0], found.alarms[0]
-        # A point between two others of the same direction adds nothing to the ROC curve; for
-        # precision, which is no straight line between them, one in 200 of the sensitivity stays.
+        # Dropped are points on a straight piece of the ROC curve: its ends draw it. Precision bends
+        # there all the same, so one point for each half a percent of sensitivity stays.
         ahead = np.diff(np.stack([caught, alarms]), axis=1).astype(bool)
         corner = np.ones(len(thresholds), dtype=bool)
         corner[1:-1] = (ahead[:, 1:] != ahead[:, :-1]).any(axis=0) | (ahead[0] & ahead[1])[1:]

@@ -35,12 +35,12 @@ def resamples(lesions: npt.NDArray[np.str_]) -> "Iterator[Floats]":
         yield drawn[:, of_photo].astype(np.float64)
 
 
-def percentile(values: Floats) -> Interval:
-    """Take the middle 95 % of a figure's resamples; those where it is undefined do not count."""
+def percentile(values: Floats, share: float = 0.95) -> Interval:
+    """Take the middle share of a figure's resamples; those where it is undefined do not count."""
     known = values[np.isfinite(values)]
     if not len(known):
         return np.nan, np.nan
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile(known, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
 
 

@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
     features: str  # the submodule whose output is the last feature map
 
 
-# A line here, a stage in dvc.yaml, and another model takes part.
+# How another model takes part: README, To change it.
 ARCHITECTURES = {
     "resnet50": Architecture("ResNet50", "resnet50", "ResNet50_Weights", "layer4"),
     "mobilenetv2": Architecture("MobileNetV2", "mobilenet_v2", "MobileNet_V2_Weights", "features"),
@@ -109,15 +109,33 @@ def build(name: str, weights: Literal["imagenet", "random"], seed: int) -> "nn.M
     return network
 
 
-def _imagenet_state(name: str) -> "dict[str, Tensor]":
-    """Load torchvision's file through its weights API; never unpickles anything but tensors."""
-    import pickle
-
+def _imagenet(name: str) -> tuple[Any, Path]:
+    """Find torchvision's weights and the file that they are loaded from."""
     import torch
     import torchvision
 
     choice = getattr(torchvision.models, ARCHITECTURES[name].weights).IMAGENET1K_V1
-    file = Path(torch.hub.get_dir()) / "checkpoints" / choice.url.rsplit("/", 1)[-1]
+    return choice, Path(torch.hub.get_dir()) / "checkpoints" / choice.url.rsplit("/", 1)[-1]
+
+
+def weights_digest(name: str) -> str:
+    """Sum up the file of ImageNet weights that `build` has loaded: 16 hex digits of its SHA-256.
+
+    What lies there already is loaded unverified; if it is not torchvision's own file, whose name
+    ends in eight of these digits, that is said.
+    """
+    _, file = _imagenet(name)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    if not file.stem.endswith(digest[:8]):
+        print(f"{file}: not torchvision's own file, its SHA-256 begins with {digest}")
+    return digest
+
+
+def _imagenet_state(name: str) -> "dict[str, Tensor]":
+    """Load torchvision's file through its weights API; never unpickles anything but tensors."""
+    import pickle
+
+    choice, file = _imagenet(name)
     try:
         state: dict[str, Tensor] = choice.get_state_dict(
             progress=True, check_hash=True, weights_only=True, map_location="cpu"

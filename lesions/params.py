@@ -50,7 +50,6 @@ class Params(_Strict):
     seed: Seed
     lr: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["constant", "cosine"]
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     epochs: Annotated[int, Field(ge=1, le=10000)]
     keep: Literal["best", "last"]

@@ -51,14 +51,19 @@ def build(models: list[str]) -> str:
         models: as evaluated.
 
     Raises:
-        LesionsError: a result is missing.
+        LesionsError: a result is missing, or of other models.
     """
     tables = {name: _table(name) for name in ("scores", "per_class", "comparison")}
+    titles = {model: ARCHITECTURES[model].title for model in models}
+    if (evaluated := set(tables["scores"]["model"])) != set(titles.values()):
+        raise LesionsError(
+            f"plots/scores.csv: of {', '.join(sorted(evaluated))}, not of "
+            f"{', '.join(sorted(titles.values()))}. `dvc repro` evaluates all models."
+        )
     model_cards = {model: read_card(Path(f"models/{model}.safetensors")) for model in models}
     training = {
         model: json.loads(Path(f"metrics/training/{model}.json").read_text()) for model in models
     }
-    titles = {model: ARCHITECTURES[model].title for model in models}
     photos = [
         ("What the networks are trained on", "plots/augmented.png"),
         ("What speaks for each answer", "plots/heatmaps.png"),

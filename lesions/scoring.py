@@ -193,7 +193,7 @@ def per_class(answers: Answers) -> pd.DataFrame:
 
 
 def subgroups(answers: Answers) -> pd.DataFrame:
-    """Score the photos by sex, age, site and proof of the diagnosis, each where it is known.
+    """Score the photos by sex, age, site and proof of the diagnosis; `unknown` is a group too.
 
     Returns:
         Columns group, photos, lesions, melanomas (lesions), accuracy with low and high (Wilson, of
@@ -212,6 +212,7 @@ def subgroups(answers: Answers) -> pd.DataFrame:
         traits["site"] = photos["localization"]
     if "dx_type" in photos:
         traits["proof"] = np.where(photos["dx_type"] == "histo", "histology", "other")
+    scored = ("accuracy", "balanced_accuracy", "malignant_auc", "melanoma_sensitivity")
     rows = []
     for trait in traits:
         for group in sorted(traits[trait].dropna().unique()):
@@ -219,7 +220,7 @@ def subgroups(answers: Answers) -> pd.DataFrame:
             lesion = part.photos["lesion_id"]
             count, lesions = len(part.labels), lesion.nunique()
             melanomas = lesion[part.labels == MELANOMA].nunique()
-            found = once(part) if count >= SMALLEST else dict.fromkeys(once(part), np.nan)
+            found = once(part) if count >= SMALLEST else dict.fromkeys(scored, np.nan)
             low, high = intervals.wilson(found["accuracy"], lesions)
             sensitive = found["melanoma_sensitivity"] if melanomas >= SMALLEST else np.nan
             rows.append(

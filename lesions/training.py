@@ -27,9 +27,8 @@ from lesions.processes import Processes
 from lesions.progress import progress
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from torch.optim import Optimizer
-    from torch.optim.swa_utils import AveragedModel
 
 MARKED = 0.05  # share of validation photos that `ModelCard.doubt` marks, and `strange`
 # Of `Classifier.subspace`, at most: directions (128 mark hardly more strange pictures), photos.
@@ -38,7 +37,6 @@ RECIPE = {  # told by the model file
     "source",
     "lr",
     "schedule",
-    "ema_decay",
     "batch_size",
     "epochs",
     "keep",
@@ -84,7 +82,8 @@ def train(
         processes: that share the work, each with a device of its own; all return the same.
 
     Raises:
-        LesionsError: a photo is missing, the loss is not finite, or memory runs out.
+        LesionsError: a photo is missing, the loss is not finite, or a training step runs out of
+            GPU memory.
     """
     import torch
 
@@ -97,6 +96,10 @@ def train(
     batches = Batches(photos.images, place)
     mean, std = batches.channel_statistics(np.unique(rows))
     weights = params.starting_weights(name)
+    network = networks.build(name, weights, params.seed)
+    versions = networks.versions()
+    if weights == "imagenet":
+        versions["ImageNet weights"] = networks.weights_digest(name)
     card = networks.ModelCard(
         architecture=name,
         classes=CODES,
@@ -112,14 +115,10 @@ def train(
         observations={code: int((observations["dx"] == code).sum()) for code in CODES},
         precision="bf16" if bf16 else "fp32",
         device=f"{processes.count} × " * (processes.count > 1) + hardware.describe(place),
-        versions=networks.versions(),
+        versions=versions,
     )
-    network = networks.build(name, weights, params.seed)
     classifier = networks.Classifier(network, card, place, bf16)
     learner = networks.Classifier(processes.wrap(network, place), card, place, bf16)
-    ema = _averaged(network, params.ema_decay) if params.ema_decay else None
-    if ema:
-        classifier.network = ema.module  # this is validated and kept
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=place.type != "mps")
     print(
         f"{name} from {weights} weights: {len(rows)} observations of {len(np.unique(rows))} photos,"
@@ -132,19 +131,16 @@ def train(
     if state := processes.told(saved.load() if processes.first else None):
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        if ema:
-            ema.load_state_dict(state["ema"])
         history, kept = state["history"], state["kept"]
         print(f"{name}: goes on after epoch {len(history)} of {params.epochs}")
     for epoch in range(len(history) + 1, params.epochs + 1):
         label = f"{name} epoch {epoch}/{params.epochs}"
         start = time.perf_counter()
         answers = train_epoch(
-            label, learner, optimizer, batches, rows, truth, params, epoch, ema, processes
+            label, learner, optimizer, batches, rows, truth, params, epoch, processes
         )
         middle = time.perf_counter()
         processes.agree(network)
-        processes.agree(classifier.network)
         logits = processes.gathered(predict(classifier, batches, processes.part(val_rows)).logits)
         if not np.isfinite(logits).all():
             raise LesionsError(
@@ -164,7 +160,7 @@ def train(
             or params.keep == "last"
             or line["val_weighted_f1"] > history[kept["epoch"] - 1]["val_weighted_f1"]
         ):
-            state = classifier.network.state_dict()
+            state = network.state_dict()
             snapshot = {key: value.detach().clone() for key, value in state.items()}
             kept = {"epoch": epoch, "state": snapshot, "logits": torch.from_numpy(logits)}
         if epoch < params.epochs and processes.first:
@@ -172,7 +168,6 @@ def train(
                 {
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "ema": ema.state_dict() if ema else {},
                     "history": history,
                     "kept": kept,
                 }
@@ -189,7 +184,7 @@ def train(
     logits = kept["logits"].cpu().numpy()
     temperature = fit_temperature(logits, val_truth)
     sure = classifier.probabilities(logits, temperature).max(axis=1)
-    classifier.network.load_state_dict(kept["state"])
+    network.load_state_dict(kept["state"])
     classifier.subspace = _subspace(classifier, batches, rows)
     distances = classifier.distances(predict(classifier, batches, val_rows).features)
     seconds = sum(line["seconds"] for line in history)
@@ -234,7 +229,6 @@ def train_epoch(
     truth: Labels,
     params: Params,
     epoch: int,
-    ema: "AveragedModel | None" = None,
     processes: Processes = ALONE,
 ) -> tuple[float, Labels, Labels]:
     """Take one step a batch; all that is random is drawn before the first one.
@@ -280,8 +274,6 @@ def train_epoch(
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
-                if ema:
-                    ema.update_parameters(classifier.network)
                 losses.append(loss.detach())
                 answers.append(logits.detach().argmax(1))
                 if bar.update(len(step)):  # shown now: the only moment that waits for a GPU
@@ -308,25 +300,6 @@ def learning_rate(params: Params, epochs: float) -> float:
     if params.schedule == "constant":
         return params.lr
     return params.lr * (1 + math.cos(math.pi * epochs / params.epochs)) / 2
-
-
-def _averaged(network: "nn.Module", decay: float) -> "AveragedModel":
-    """Average a network over its steps, exponentially: `update_parameters` after each.
-
-    The decay begins low, at (1 + n) / (10 + n) after n steps, so that the average forgets the
-    first weights soon (as TensorFlow's ExponentialMovingAverage does).
-    """
-    import torch
-
-    def update(averages: Any, values: Any, _: Any) -> None:
-        if averages[0].is_floating_point():
-            steps = int(ema.n_averaged)  # lies on the host, so that no GPU is waited for
-            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + steps) / (10 + steps)))
-        else:  # batch norm's count of steps
-            torch._foreach_copy_(averages, values)
-
-    ema = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    return ema
 
 
 def _subspace(

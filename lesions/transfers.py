@@ -20,7 +20,7 @@ CACHE_VARIABLE = "LESIONS_CACHE"
 # The default names of requests and urllib are answered 403.
 HEADERS = {"User-Agent": "lesions/0.1 (HAM10000 pipeline)", "Accept-Encoding": "identity"}
 TIMEOUT = (20, 60)  # seconds to connect, and between two pieces of a file
-TRIES = 6  # in a row without a byte gained
+TRIES = 6  # in a row that gained less than GAIN
 WAIT = 2.0  # seconds before the second try, doubled before each further one
 CHUNK = 1 << 16  # bytes written at a time: the most that a broken connection loses
 GAIN = 1 << 20  # bytes that make a try worth something
@@ -39,7 +39,7 @@ def fetch(archive: Archive) -> dict[str, Path]:
         LesionsError: a file cannot be had, is not the published one, or does not fit the disk.
     """
     cache = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("lesions"))
-    base = os.environ.get(ADDRESS_VARIABLE, archive.address).rstrip("/")
+    base = (os.environ.get(ADDRESS_VARIABLE) or archive.address).rstrip("/")
     print(f"{archive.title}\n  licence: {archive.licence}\n  cite: {archive.citation}")
     return {file.name: _fetch_file(file, base, cache) for file in archive.files}
 
@@ -47,7 +47,7 @@ def fetch(archive: Archive) -> dict[str, Path]:
 def _fetch_file(file: RemoteFile, base: str, cache: Path) -> Path:
     """Take a file from the cache, or transfer it there; twice, if a resumed one came out wrong."""
     url = base + file.path
-    if urlsplit(url).scheme != "https" and ADDRESS_VARIABLE not in os.environ:
+    if urlsplit(url).scheme != "https" and not os.environ.get(ADDRESS_VARIABLE):
         raise LesionsError(f"{url}: only https addresses are fetched from.")
     again = False
     while True:
@@ -135,7 +135,7 @@ class _Transfer:
                 raise requests.ConnectionError(f"refused to go on from byte {have}")
             answer.raise_for_status()
             plain = any(urlsplit(step.url).scheme != "https" for step in (*answer.history, answer))
-            if plain and ADDRESS_VARIABLE not in os.environ:
+            if plain and not os.environ.get(ADDRESS_VARIABLE):
                 raise LesionsError(f"{self.url}: led to {answer.url}, which is not https.")
             going_on = answer.status_code == 206
             self.resumed |= going_on

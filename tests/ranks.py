@@ -15,11 +15,11 @@ from lesions.params import load_params
 from lesions.photos import PhotoArray
 
 
-def main(folder: Path, ema_decay: float) -> None:
+def main(folder: Path) -> None:
     """Train one epoch on 21 photos in `folder`, batch norm frozen: torch has none over processes
     on a CPU, and nothing else may differ between one process and two.
     """
-    changes = {"epochs": 1, "batch_size": 8, "precision": "fp32", "ema_decay": ema_decay}
+    changes = {"epochs": 1, "batch_size": 8, "precision": "fp32"}
     asked: list[list[int]] = []
     gather = batches.Batches.__call__
 
@@ -58,4 +58,4 @@ def main(folder: Path, ema_decay: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]))
+    main(Path(sys.argv[1]))

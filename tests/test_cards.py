@@ -23,7 +23,7 @@ def test_the_card_tells_results_limits_and_licence() -> None:
     assert "akiec 9" in text
     assert "less probable than 0.300 is marked as doubtful" in text
     doubted = (random_answers().probabilities.max(axis=1) < 0.3).mean()
-    assert f"false alarms all, {doubted:.3f} and 0.250" in text
+    assert f"photos {doubted:.3f} are doubtful; 0.250 are strange" in text
     assert "hue: 0.1" in text
     for word in ("No medical device", "CC BY-NC 4.0", "## Subgroups", "## Limits"):
         assert word in text

@@ -66,6 +66,18 @@ def test_a_clearly_better_model_is_named() -> None:
     assert sentence.startswith("On these 300 test photos, MobileNetV2 has the higher weighted F1")
 
 
+@pytest.mark.parametrize(("ahead", "behind", "told"), [(58, 38, False), (66, 34, True)])
+def test_four_figures_are_compared(ahead: int, behind: int, told: bool) -> None:
+    labels = np.full(1001, 5)
+    rows = np.arange(1001)
+    one = answers_of(np.eye(7)[np.where(rows < behind, 2, 5)], labels)
+    other = answers_of(np.eye(7)[np.where(rows >= 1001 - ahead, 2, 5)], labels)
+    table, sentence = compare(one, other)
+    assert table["low"]["accuracy"] > 0  # taken alone, 95 % would do
+    assert table["told"]["accuracy"] == told
+    assert ("ResNet50 has the higher" in sentence) == told
+
+
 def test_pairing_narrows_the_interval() -> None:
     one = random_answers()
     said = one.said.copy()

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -95,6 +96,18 @@ def test_imagenet_weights_from_file_save_for_the_head(
     assert len(head) == 2
     for key, value in state.items():
         assert torch.equal(value, fresh[key] if key in head else published.state_dict()[key])
+
+
+def test_weights_that_are_not_torchvisions_own_are_told(
+    hub: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = hub / "mobilenet_v2-b0353104.pth"
+    file.write_bytes(b"others")
+    digest = hashlib.sha256(b"others").hexdigest()[:16]
+    assert networks.weights_digest("mobilenetv2") == digest
+    assert capsys.readouterr().out == (
+        f"{file}: not torchvision's own file, its SHA-256 begins with {digest}\n"
+    )
 
 
 def test_no_network_and_no_file_says_where_to_put_it(hub: Path) -> None:

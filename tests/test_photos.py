@@ -120,6 +120,16 @@ def test_array_holds_each_photo_in_its_row(raw: Path, resized: Path) -> None:
     assert list(array.rows(pd.Series([paths[3].stem, paths[0].stem, paths[3].stem]))) == [3, 0, 3]
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_array_is_the_same_with_any_number_of_threads(
+    raw: Path, resized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: count)
+    paths = sorted((raw / "images").iterdir())
+    resize([(path.name, path.read_bytes) for path in paths], 32, tmp_path / "again.npy")
+    assert (tmp_path / "again.npy").read_bytes() == (resized / "images.npy").read_bytes()
+
+
 def test_unknown_photo_is_named(resized: Path) -> None:
     with pytest.raises(LesionsError, match=r"no stranger \(1 photos missing\)"):
         PhotoArray(resized).rows(pd.Series(["stranger"]))

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import pytest
 from conftest import dvc
 from playwright.sync_api import Browser, sync_playwright
+
+from lesions.artifacts import write_csv
+from lesions.errors import LesionsError
+from lesions.report import build
 
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -80,3 +85,13 @@ def test_the_page_says_what_is_needed(browser: Browser, page_file: Path) -> None
     ):
         assert words in text
     page.close()
+
+
+def test_results_of_other_models_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("scores", "per_class", "comparison"):
+        write_csv(Path(f"plots/{name}.csv"), pd.DataFrame({"model": ["MobileNetV2"]}))
+    with pytest.raises(LesionsError, match=r"of MobileNetV2, not of MobileNetV2, ResNet50\. `dvc"):
+        build(["resnet50", "mobilenetv2"])

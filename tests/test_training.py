@@ -1,16 +1,21 @@
 import copy
+import hashlib
+import resource
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from sklearn.metrics import f1_score
 
 from lesions import batches, training
 from lesions.artifacts import write_csv
-from lesions.checkpoints import Checkpoint, fingerprint
+from lesions.checkpoints import Checkpoint, code, fingerprint
 from lesions.diagnoses import CODES, labels_of
 from lesions.errors import LesionsError
 from lesions.inference import Seen
@@ -82,14 +87,13 @@ def test_history_metrics_and_card_tell_what_happened(
     assert trained.card.temperature != 1
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_what_is_kept_is_what_was_validated(
-    photos: PhotoArray, params: Params, tmp_path: Path, ema_decay: float
+    photos: PhotoArray, params: Params, tmp_path: Path
 ) -> None:
     from lesions.inference import predict
     from lesions.networks import Classifier, build
 
-    trained = run(photos, params, tmp_path, epochs=3, precision="fp32", ema_decay=ema_decay)
+    trained = run(photos, params, tmp_path, epochs=3, precision="fp32")
     network = build("mobilenetv2", "random", 9)
     network.load_state_dict(trained.state)
     classifier = Classifier(network, trained.card, torch.device("cpu"), False)
@@ -124,28 +128,28 @@ def test_same_seed_same_weights(photos: PhotoArray, params: Params, tmp_path: Pa
     assert not same(first, run(photos, params, tmp_path, seed=1))
 
 
-@pytest.mark.parametrize("better", [{}, {"schedule": "cosine", "ema_decay": 0.9}])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_resumed_training_ends_with_the_same_bits(
     photos: PhotoArray,
     params: Params,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    better: dict[str, Any],
+    schedule: str,
 ) -> None:
-    undisturbed = run(photos, params, tmp_path / "a", epochs=3, **better)
+    undisturbed = run(photos, params, tmp_path / "a", epochs=3, schedule=schedule)
     epoch = training.train_epoch
     started = []
 
     def killed_in_third(*arguments: Any) -> Any:
-        started.append(arguments[-3])
+        started.append(arguments[-2])
         if started == [1, 2, 3]:
             raise KeyboardInterrupt
         return epoch(*arguments)
 
     monkeypatch.setattr(training, "train_epoch", killed_in_third)
     with pytest.raises(KeyboardInterrupt):
-        run(photos, params, tmp_path / "b", epochs=3, **better)
-    resumed = run(photos, params, tmp_path / "b", epochs=3, **better)
+        run(photos, params, tmp_path / "b", epochs=3, schedule=schedule)
+    resumed = run(photos, params, tmp_path / "b", epochs=3, schedule=schedule)
     assert started == [1, 2, 3, 3]
     assert same(undisturbed, resumed)
     assert undisturbed.card == resumed.card
@@ -170,32 +174,45 @@ def test_the_cosine_falls_from_the_first_step_to_the_last(
     assert rates == [0.01] * 6
 
 
-def test_the_average_forgets_its_beginning_and_leaves_training_alone(
-    photos: PhotoArray, params: Params, tmp_path: Path
+def test_the_card_tells_which_weights_it_started_from(
+    photos: PhotoArray, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scale = torch.nn.BatchNorm1d(1)
-    average = training._averaged(scale, 0.5)
-    now, averages = scale.state_dict(), average.state_dict()  # of the same memory
-    for value in (1.0, 2.0, 3.0):
-        now["weight"].fill_(value)
-        now["running_mean"].fill_(-value)
-        now["num_batches_tracked"].fill_(int(value))
-        average.update_parameters(scale)
-    # Kept of what was there: 2/11, then 3/12; later steps come nearer to the half.
-    expected = 3 / 12 * (2 / 11 * 1 + 9 / 11 * 2) + 9 / 12 * 3
-    assert averages["module.weight"].item() == pytest.approx(expected)
-    assert averages["module.running_mean"].item() == pytest.approx(-expected)
-    assert averages["module.num_batches_tracked"] == 3
-    for _ in range(100):
-        average.update_parameters(scale)
-    now["weight"].fill_(5.0)
-    average.update_parameters(scale)
-    assert averages["module.weight"].item() == pytest.approx(4.0)
+    file = tmp_path / "hub/checkpoints/mobilenet_v2-b0353104.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    started = run(photos, params, tmp_path, weights="imagenet").card.versions
+    assert started["ImageNet weights"] == digest[:16]
+    assert "ImageNet weights" not in run(photos, params, tmp_path).card.versions
 
-    plain = run(photos, params, tmp_path)
-    averaged = run(photos, params, tmp_path, ema_decay=0.5)
-    assert list(plain.history["train_loss"]) == list(averaged.history["train_loss"])
-    assert not same(plain, averaged)
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_last_one(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint", lambda: "mine")
+    checkpoint.save({"epoch": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):  # not torch's RuntimeError
+            checkpoint.save({"epoch": 2, "weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoint.load() == {"owner": "mine", "epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_checkpoint_knows_the_code_that_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "network.py"
+    file.write_text("a = 1")
+    before = code()
+    module = ModuleType("lesions.other")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "lesions.other", module)
+    loaded = code()
+    file.write_text("a = 2")
+    assert len({before, loaded, code()}) == 3
 
 
 def test_checkpoint_of_other_parameters_or_data_is_not_used(

@@ -108,8 +108,9 @@ def test_a_line_a_photo_and_bad_photos_are_told(place: Path, raw: Path, tmp_path
 def test_a_folder_is_never_overwritten_by_a_table(place: Path, raw: Path, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("precious")
     photo = str(sorted((raw / "images").iterdir())[0])
-    result = lesions("predict", photo, "--csv", str(tmp_path), folder=place)
+    result = lesions("predict", photo, "--json", "--csv", str(tmp_path), folder=place)
     assert result.returncode == 1
+    assert result.stdout == ""  # refused before the first photo is answered
     assert result.stderr == (
         f"error: {tmp_path}: a folder, where a file is to be written. Name a file.\n"
     )
