@@ -105,6 +105,20 @@ def test_a_line_a_photo_and_bad_photos_are_told(place: Path, raw: Path, tmp_path
         assert image.size == (SIZE, SIZE)
 
 
+def test_photos_of_one_name_get_heat_maps_of_their_own(
+    place: Path, raw: Path, tmp_path: Path
+) -> None:
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    for file in (tmp_path / "a.jpg", tmp_path / "here/a.jpg"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(photo)
+    model = str(place / "models/resnet50.safetensors")
+    arguments = ["../a.jpg", "a.jpg", "--heatmap", "heat", "--model", model]
+    assert lesions("predict", *arguments, folder=tmp_path / "here").returncode == 0
+    heat = tmp_path / "here/heat"
+    assert sorted(heat.rglob("*.png")) == [heat / "a.jpg.png", heat / "up/a.jpg.png"]
+
+
 def test_a_folder_is_never_overwritten_by_a_table(place: Path, raw: Path, tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("precious")
     photo = str(sorted((raw / "images").iterdir())[0])
