@@ -1,9 +1,10 @@
-# `make` lists the targets. All of them use .venv, and set it up where it is missing.
+# `make` lists the targets. All of them use .venv, and build it if it is missing.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
+INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test check report demo verify seeds bench ham10000
+.PHONY: help setup repro test check report compare demo verify seeds bench ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -13,10 +14,14 @@ setup: .venv/ready  ## build .venv with the tested versions
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	@touch $@
 
-repro: setup  ## run the whole study (dvc repro)
+.venv/extras: .venv/ready
+	$(INSTALL) '.[dev,demo,export]'
+	@touch $@
+
+repro: setup  ## run the whole pipeline (dvc repro)
 	dvc repro
 	@dvc metrics show
 
@@ -28,26 +33,25 @@ check: .venv/extras  ## lint and check types
 	ruff format --check .
 	mypy
 
-report: setup  ## write the last run's results as one page, dvc_plots/report.html
-	python -m stages.report resnet50 mobilenetv2
+report: setup  ## write all results of the last run on one page, dvc_plots/report.html
+	python -m stages.report
 
-demo: .venv/extras  ## serve a page that answers photos, on this computer alone
+compare: setup  ## list all experiments: what changed, and the weighted F1 on validation
+	@python -m stages.compare
+
+demo: .venv/extras  ## serve a page that predicts photos, on this computer only
 	lesions demo
 
-.venv/extras: .venv/ready
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,demo,export]'
-	@touch $@
-
-verify: setup  ## run the study in every way DVC knows and compare all bytes
+verify: setup  ## run the pipeline in every way that DVC has, and compare all bytes
 	python -m benchmarks.verify
 
-seeds: setup  ## run the study with three seeds: mean and spread of every figure
+seeds: setup  ## run the pipeline with three seeds: mean and standard deviation of each metric
 	python -m benchmarks.seeds
 
-bench: setup  ## measure speed beside what bounds it (15 minutes on two cores)
+bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput
 
-ham10000: setup  ## run the study on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
+ham10000: setup  ## run the pipeline on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
 	dvc exp run --set-param "source='$(SOURCE)'"
 	@dvc metrics show

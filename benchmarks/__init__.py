@@ -1,1 +1,1 @@
-"""What is measured, as programs anyone can run."""
+"""Measurements, as programs that anyone can run."""

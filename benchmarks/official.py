@@ -1,11 +1,11 @@
-"""Official: our balanced accuracy and AUCs beside those of the ISIC challenge's own scorer.
+"""Official: compares balanced accuracy and ROC AUC with the ISIC challenge's own scorer.
 
-The scorer wants an environment of its own (its release breaks with pandas 3):
+The scorer needs its own environment (its release breaks with pandas 3):
 
     python -m venv .isic && .isic/bin/pip install isic-challenge-scoring 'pandas<3'
     python -m benchmarks.official .isic/bin/isic-challenge-scoring
 
-Both score plots/<model>/predictions.csv, as the last run left it.
+Both read plots/<model>/predictions.csv of the last run.
 """
 
 import json
@@ -17,46 +17,54 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from lesions.artifacts import write_csv
-from lesions.diagnoses import ISIC_COLUMNS
-from lesions.networks import ARCHITECTURES
+from lesions.common.artifacts import write_csv
+from lesions.common.params import load_params
+from lesions.dataset.diagnoses import ISIC_COLUMNS
 
-AGREED = 1e-4  # predictions.csv and per_class.csv hold rounded figures
+TOLERANCE = 1e-4  # predictions.csv and per_class.csv are rounded
 
 
 def main(scorer: Path) -> None:
-    """Compare every model's figures with those of SCORER, the program isic-challenge-scoring."""
+    """Compare every model's metrics with those of SCORER, the program isic-challenge-scoring."""
     worst = 0.0
-    scores = pd.read_csv("plots/scores.csv").set_index(["model", "figure"])["value"]
+    metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
     per_class = pd.read_csv("plots/per_class.csv").set_index(["model", "dx"])
-    for model, architecture in ARCHITECTURES.items():
+    for model, network in load_params().networks.items():
         table = pd.read_csv(f"plots/{model}/predictions.csv")
         codes = [column.lower() for column in ISIC_COLUMNS]
         image = table[["image_id"]].set_axis(["image"], axis=1)
         with tempfile.TemporaryDirectory() as folder:
-            truth, said = Path(folder) / "truth.csv", Path(folder) / "prediction.csv"
+            truth, predicted = Path(folder) / "truth.csv", Path(folder) / "prediction.csv"
             one_hot = pd.get_dummies(table["actual"]).reindex(columns=codes, fill_value=0)
             write_csv(truth, image.join(one_hot.astype(float).set_axis(ISIC_COLUMNS, axis=1)))
-            write_csv(said, image.join(table[codes].set_axis(ISIC_COLUMNS, axis=1)))
-            command = [str(scorer), "--output", "json", "classification", str(truth), str(said)]
+            write_csv(predicted, image.join(table[codes].set_axis(ISIC_COLUMNS, axis=1)))
+            command = [
+                str(scorer),
+                "--output",
+                "json",
+                "classification",
+                str(truth),
+                str(predicted),
+            ]
+            command += [str(truth), str(predicted)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
         official = json.loads(done.stdout)
         rows = {
             "balanced accuracy": (
-                scores[architecture.title, "balanced_accuracy"],
+                metrics[network.title, "balanced_accuracy"],
                 official["overall"],
             )
         }
         for column, code in zip(ISIC_COLUMNS, codes, strict=True):
             if (table["actual"] == code).any():
-                ours = per_class.loc[(architecture.title, code), "roc_auc"]
+                ours = per_class.loc[(network.title, code), "roc_auc"]
                 rows[f"ROC AUC {code}"] = (ours, official["per_category"]["auc"][column])
         compared = pd.DataFrame(rows, index=["ours", "official"]).T
-        compared["apart"] = (compared["ours"] - compared["official"]).abs()
-        worst = max(worst, compared["apart"].max())
-        print(f"{architecture.title}, {len(table)} photos\n{compared.round(5).to_string()}\n")
+        compared["difference"] = (compared["ours"] - compared["official"]).abs()
+        worst = max(worst, compared["difference"].max())
+        print(f"{network.title}, {len(table)} photos\n{compared.round(5).to_string()}\n")
     print(f"largest difference {worst:.1e}")
-    sys.exit(worst > AGREED)
+    sys.exit(worst > TOLERANCE)
 
 
 if __name__ == "__main__":

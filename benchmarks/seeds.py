@@ -1,8 +1,8 @@
-"""Seeds: the study with several seeds, and the mean and spread of every headline figure.
+"""Seeds: the pipeline with several seeds, and mean and standard deviation of each key metric.
 
-`python -m benchmarks.seeds --count 3 -S epochs=2`: experiments seed-0, seed-1, … are run beside
-the workspace, which stays as it is, and kept (`dvc exp show`) in place of those of an earlier call;
-what has run before comes from the cache. The split stays: `split_seed` is another parameter.
+`python -m benchmarks.seeds --count 3 -S epochs=2`: experiments seed-0, seed-1, … run outside the
+workspace, which stays as it is. They are kept (`dvc exp show`) and replace those of an earlier
+call; what has run before comes from the cache. The split stays: `split_seed` is another parameter.
 """
 
 import subprocess
@@ -13,27 +13,27 @@ import dvc.api
 import pandas as pd
 import typer
 
-from lesions.networks import ARCHITECTURES
-from lesions.scoring import HEADLINE
+from lesions.common.params import load_params
+from lesions.networks.key_metrics import NAMES
 
 
 def collect(names: list[str]) -> pd.DataFrame:
-    """Read the headline figures of experiments: columns model, experiment and each figure."""
+    """Read the key metrics on test of experiments: columns model, experiment and each metric."""
     shown = {row["Experiment"]: row for row in dvc.api.exp_show() if row["Experiment"] in names}
     return pd.DataFrame(
         {
-            "model": architecture.title,
+            "model": network.title,
             "experiment": name,
-            **{figure: shown[name].get(f"metrics/{model}.json:{figure}") for figure in HEADLINE},
+            **{metric: shown[name].get(f"metrics/test/{model}.json:{metric}") for metric in NAMES},
         }
-        for model, architecture in ARCHITECTURES.items()
+        for model, network in load_params().networks.items()
         for name in names
     )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Write mean ± standard deviation (of a sample: n - 1) of each figure, a column a model."""
-    by_model = table.groupby("model", sort=False)[list(HEADLINE)]
+    """Write mean ± standard deviation (of a sample: n - 1) of each metric, one column per model."""
+    by_model = table.groupby("model", sort=False)[list(NAMES)]
     mean, spread = by_model.mean().T, by_model.std().T
     return mean.map("{:.3f}".format) + " ± " + spread.map("{:.3f}".format)
 
@@ -41,10 +41,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def main(
     count: Annotated[int, typer.Option(min=2, help="How many seeds.")] = 3,
     set_param: Annotated[
-        list[str] | None, typer.Option("--set-param", "-S", help="As of dvc exp run.")
+        list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")
     ] = None,
 ) -> None:
-    """Run the study for seeds 0, 1, … and print mean ± sd of each figure."""
+    """Run the pipeline for seeds 0, 1, … and print mean ± sd of each metric."""
     names = [f"seed-{seed}" for seed in range(count)]
     for seed, name in enumerate(names):
         changes = [word for one in set_param or [] for word in ("--set-param", one)]
@@ -54,7 +54,7 @@ def main(
         )
         done = subprocess.run([*command, "--set-param", f"seed={seed}", *changes], check=False)
         if done.returncode:
-            sys.exit(f"{name} failed. What ran before it is kept: mend it and run this again.")
+            sys.exit(f"{name} failed. Earlier runs are kept: fix the cause and run this again.")
     table = collect(names)
     print(table.to_string(index=False))
     print(f"\nmean ± sd of {count} seeds\n{summary(table).to_string()}")

@@ -1,9 +1,9 @@
 """Throughput: does the network ever wait for photos? `make bench` prints the ratios.
 
-Everything is measured in one run on one device, in turns, so that a noisy machine slows all sides
-alike; a ratio is the median of the repeats' own ratios. Photos are drawn, with grain that gives
-their JPEGs the size of HAM10000's (600×450, about 257 KB). It takes about 15 minutes on two cores
-and needs Linux, whose /proc tells mapped from held memory.
+Everything is measured in one run on one device, in turns, so that a noisy machine slows both sides
+of a ratio alike; a ratio is the median of the rounds' ratios. The photos are synthetic, with noise
+that gives their JPEGs the size of HAM10000's (600×450, about 257 KB). It takes about 15 minutes on
+two cores and needs Linux, whose /proc tells private from memory-mapped memory.
 """
 
 import io
@@ -18,43 +18,45 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
 import typer
 import yaml
 from PIL import Image
+from torch import Tensor
 
-from lesions import hardware, networks
-from lesions.artifacts import write_csv
-from lesions.augmentation import augment, draw, to_unit
-from lesions.batches import Batches, cut
-from lesions.diagnoses import CODES
-from lesions.inference import predict
-from lesions.params import Params, load_params
-from lesions.photos import PhotoArray, Pixels, resize
-from lesions.sample import draw_photo
-from lesions.training import train_epoch
+from lesions.common.artifacts import write_csv
+from lesions.common.params import Params, load_params
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.photos import PhotoArray, Pixels, resize
+from lesions.networks import hardware
+from lesions.networks.architectures import build
+from lesions.networks.augmentation import augment, random_changes, to_float
+from lesions.networks.batches import PhotoLoader, channel_statistics, split_into_batches
+from lesions.networks.classifier import Classifier
+from lesions.networks.inference import run_inference
+from lesions.networks.model_card import ModelCard, versions
+from lesions.sources.sample import render_photo
+from lesions.training.epochs import LabelledRows, Training, train_one_epoch
+from lesions.training.processes import Processes
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-PHOTOS = 64  # drawn and encoded
+PHOTOS = 64  # synthetic ones, encoded as JPEG
 ARRAY = 2000  # photos of the array at 1×; 301 MB at 224 px
 GROWTH = (1, 2, 4)
-GRAIN, QUALITY = 24, 97  # of the JPEGs: about 257 KB each
-Work = Callable[[], int]  # does something to so many photos
+NOISE, QUALITY = 24, 97  # of the JPEGs: about 257 KB each
+Work = Callable[[], int]  # processes photos and returns how many
 
 
-def in_turns(works: dict[str, Work], repeats: int, place: "torch.device") -> pd.DataFrame:
-    """Time each work once a round, after a round that does not count: photos a second."""
-    import torch
+def in_turns(works: dict[str, Work], repeats: int, device: torch.device) -> pd.DataFrame:
+    """Time each work once per round, after a warm-up round: photos per second."""
 
     def wait() -> None:
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
     rounds = []
     for _ in range(repeats + 1):
@@ -70,25 +72,25 @@ def in_turns(works: dict[str, Work], repeats: int, place: "torch.device") -> pd.
 
 
 def ratio(over: "pd.Series[float]", under: "pd.Series[float]") -> dict[str, float]:
-    """Compare two rates round by round: median, and the lowest and highest beside it."""
+    """Compare two rates round by round: the median, lowest and highest ratio."""
     each = over / under
     return {"median": each.median(), "lowest": each.min(), "highest": each.max()}
 
 
 def encode(folder: Path) -> list[Path]:
-    """Draw PHOTOS photos of 600×450 with grain and write them as JPEG."""
+    """Render PHOTOS photos of 600×450 with noise and write them as JPEG."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(PHOTOS):
-        photo = np.asarray(draw_photo(CODES[number % len(CODES)], 0, number, 0))
-        grainy = (photo + rng.normal(0, GRAIN, photo.shape)).clip(0, 255).astype(np.uint8)
+        photo = np.asarray(render_photo(CODES[number % len(CODES)], 0, number, 0))
+        noisy = (photo + rng.normal(0, NOISE, photo.shape)).clip(0, 255).astype(np.uint8)
         paths.append(folder / f"photo{number:03}.jpg")
-        Image.fromarray(grainy).save(paths[-1], quality=QUALITY)
+        Image.fromarray(noisy).save(paths[-1], quality=QUALITY)
     return paths
 
 
 def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
-    """Lay out what `stages.train` reads, for `count` photos: those given, over and over."""
+    """Write what `stages.train` reads, for `count` photos: the given ones, repeated."""
     resized = folder / "data" / "resized"
     for name in (resized, folder / "data" / "split", folder / "data" / "balanced"):
         name.mkdir(parents=True)
@@ -108,9 +110,8 @@ def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
     return folder
 
 
-def usual_loop(paths: list[Path], side: int, params: Params) -> "Iterator[tuple[Tensor, Tensor]]":
-    """Load as the published study does: each photo decoded and changed by DataLoader workers."""
-    import torch
+def usual_loop(paths: list[Path], side: int, params: Params) -> Iterator[tuple[Tensor, Tensor]]:
+    """Load like the original study: DataLoader workers decode and change each photo."""
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
@@ -142,50 +143,51 @@ def usual_loop(paths: list[Path], side: int, params: Params) -> "Iterator[tuple[
 
 
 def model(
-    name: str, images: Pixels, paths: list[Path], params: Params, place: "torch.device"
+    name: str, images: Pixels, paths: list[Path], params: Params, device: torch.device
 ) -> dict[str, Any]:
-    """Measure all that a network is trained and asked with."""
-    import torch
-    import torch.nn.functional as F
-
-    steps, repeats = (3, 5) if place.type == "cpu" else (100, 7)
+    """Measure training and inference of one network."""
+    steps, repeats = (3, 5) if device.type == "cpu" else (100, 7)
     size, side = params.batch_size, images.shape[1]
-    bf16 = hardware.use_bf16(params.precision, place)
-    card = networks.ModelCard(
-        architecture=name,
+    bf16 = hardware.use_bf16(params.precision, device)
+    card = ModelCard(
+        name=name,
+        network=params.network(name),
         classes=CODES,
         image_size=side,
         mean=(0.76, 0.55, 0.57),
         std=(0.14, 0.15, 0.17),
         temperature=1,
-        doubt=0,
-        strange=0,
+        confidence_threshold=0,
+        distance_threshold=0,
         weights="random",
         seed=0,
         recipe={},
         observations={},
         precision="bf16" if bf16 else "fp32",
-        device=hardware.describe(place),
-        versions=networks.versions(),
+        device=hardware.describe(device),
+        versions=versions(),
     )
 
-    def classifier() -> tuple[networks.Classifier, torch.optim.Optimizer]:
-        made = networks.Classifier(networks.build(name, "random", 0), card, place, bf16)
+    def network() -> torch.nn.Module:
+        return build(params.network(name), len(CODES), "random", 0)
+
+    def classifier() -> tuple[Classifier, torch.optim.Optimizer]:
+        made = Classifier(network(), card, device, bf16)
         return made, torch.optim.Adam(made.network.parameters(), params.lr, fused=True)
 
     rng = np.random.default_rng(0)
-    labels = torch.from_numpy(rng.integers(0, len(CODES), size)).to(place)
-    resident = torch.from_numpy(np.array(images[:size])).to(place)
-    ready = to_unit(resident).contiguous(memory_format=torch.channels_last)
-    draws = torch.from_numpy(draw(size, params.augment, rng)).to(place)
-    batches = Batches(images, place)
+    labels = torch.from_numpy(rng.integers(0, len(CODES), size)).to(device)
+    resident = torch.from_numpy(np.array(images[:size])).to(device)
+    ready = to_float(resident).contiguous(memory_format=torch.channels_last)
+    changes = torch.from_numpy(random_changes(size, params.augment, rng)).to(device)
+    loader = PhotoLoader(images, device)
     bare, bare_optimizer = classifier()
     own, own_optimizer = classifier()
 
     def ceiling() -> int:
         bare.network.train()
         for _ in range(steps):
-            with torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 output = bare.network(ready)
             loss = F.cross_entropy(output.float(), labels)
             bare_optimizer.zero_grad(set_to_none=True)
@@ -195,11 +197,22 @@ def model(
 
     def ours() -> int:
         rows = rng.integers(0, len(images), steps * size)
-        truth = rng.integers(0, len(CODES), steps * size)
-        train_epoch(name, own, own_optimizer, batches, rows, truth, params, epoch=1)
+        observations = LabelledRows(rows, rng.integers(0, len(CODES), steps * size))
+        training = Training(
+            model=name,
+            params=params,
+            processes=Processes(),
+            loader=loader,
+            train=observations,
+            val=observations,
+            classifier=own,
+            parallel=own,
+            optimizer=own_optimizer,
+        )
+        train_one_epoch(training, epoch=1)
         return steps * size
 
-    usual = networks.build(name, "random", 0).to(place)
+    usual = network().to(device)
     usual_optimizer = torch.optim.Adam(usual.parameters(), params.lr)
     coming = usual_loop(paths, side, params)
 
@@ -207,7 +220,7 @@ def model(
         usual.train()
         for _ in range(steps):
             photos, target = next(coming)
-            photos, target = photos.to(place), target.to(place)
+            photos, target = photos.to(device), target.to(device)
             usual_optimizer.zero_grad()
             output = usual(photos)
             loss = F.cross_entropy(output, target)
@@ -218,23 +231,23 @@ def model(
 
     def augmentation() -> int:
         for _ in range(steps):
-            augment(resident, draws, params.augment)
+            augment(resident, changes, params.augment)
         return steps * size
 
     def inference() -> int:
         bare.network.eval()
-        with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for _ in range(2 * steps):
                 bare.network(ready)
         return 2 * steps * size
 
     def evaluation() -> int:
-        predict(own, batches, rng.integers(0, len(images), 2 * steps * size))
+        run_inference(own, loader, rng.integers(0, len(images), 2 * steps * size))
         return 2 * steps * size
 
     works = {work.__name__: work for work in (ceiling, ours, reference, augmentation)}
     works |= {work.__name__: work for work in (inference, evaluation)}
-    rates = in_turns(works, repeats, place)
+    rates = in_turns(works, repeats, device)
     found = {
         "ours_vs_ceiling": ratio(rates["ours"], rates["ceiling"]),
         "ours_vs_reference": ratio(rates["ours"], rates["reference"]),
@@ -243,14 +256,12 @@ def model(
     }
     spread = {key: [value["lowest"], value["highest"]] for key, value in found.items()}
     medians = {key: value["median"] for key, value in found.items()}
-    per_second = {f"{work}_images_per_second": median(rates[work]) for work in works}
+    per_second = {f"{work}_photos_per_second": median(rates[work]) for work in works}
     return {**medians, "spread": spread, **per_second, "precision": card.precision}
 
 
 def scaling(paths: list[Path], side: int) -> dict[str, float]:
-    """Compare the resize stage with nothing but libjpeg, both on all cores."""
-    import torch
-
+    """Compare the resize stage with decoding alone, both on all cores."""
     contents = [path.read_bytes() for path in paths]
 
     def bare(content: bytes) -> None:
@@ -269,11 +280,11 @@ def scaling(paths: list[Path], side: int) -> dict[str, float]:
         return 8 * len(paths)
 
     rates = in_turns({"decoding": decoding, "stage": stage}, 7, torch.device("cpu"))
-    return ratio(rates["stage"], rates["decoding"]) | {"images_per_second": median(rates["stage"])}
+    return ratio(rates["stage"], rates["decoding"]) | {"photos_per_second": median(rates["stage"])}
 
 
 def first_step_seconds(folder: Path) -> list[float]:
-    """Time from starting `python -m stages.train` to the network's first batch, photos cached."""
+    """Time from the start of `python -m stages.train` to the first batch; files are cached."""
     child = (
         "import os, runpy, sys\n"
         "from torch.nn.modules.module import register_module_forward_pre_hook\n"
@@ -291,35 +302,33 @@ def first_step_seconds(folder: Path) -> list[float]:
 
 
 def _held() -> int:
-    """Bytes of memory that are this process's own; mapped files do not count."""
+    """Bytes of this process's private memory; memory-mapped files do not count."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 def input_side(folder: Path) -> tuple[float, int]:
-    """Bring every photo of an array once through all that happens to it before the network.
+    """Load and augment every photo of an array once, without a network.
 
     Returns:
-        Seconds a photo, and the most memory held, in bytes.
+        Seconds per photo, and the largest private memory, in bytes.
     """
-    import torch
-
-    params, place = load_params(folder / "params.yaml"), torch.device("cpu")
+    params, device = load_params(folder / "params.yaml"), torch.device("cpu")
     photos = PhotoArray(folder / "data" / "resized")
-    batches = Batches(photos.images, place)
+    loader = PhotoLoader(photos.images, device)
     start, most = time.perf_counter(), 0
-    batches.channel_statistics(np.arange(len(photos.images)))
+    channel_statistics(loader, np.arange(len(photos.images)))
     rng = np.random.default_rng(0)
-    order = cut(rng.permutation(len(photos.images)), params.batch_size)
-    for batch in batches(order):
-        changes = torch.from_numpy(draw(len(batch), params.augment, rng))
+    order = split_into_batches(rng.permutation(len(photos.images)), params.batch_size)
+    for batch in loader(order):
+        changes = torch.from_numpy(random_changes(len(batch), params.augment, rng))
         augment(batch, changes, params.augment)
         most = max(most, _held())
     return (time.perf_counter() - start) / len(photos.images), most
 
 
 def growth(folder: Path, photos: Pixels, params: Params) -> dict[str, Any]:
-    """Bring 1×, 2× and 4× the photos to the network, each in a process of its own."""
+    """Load 1×, 2× and 4× the photos, each in its own process."""
     folders = {
         times: project(folder / f"{times}x", photos, times * ARRAY, params) for times in GROWTH
     }
@@ -341,7 +350,7 @@ def growth(folder: Path, photos: Pixels, params: Params) -> dict[str, Any]:
 
 
 def report(found: dict[str, Any]) -> str:
-    """Lay the figures out for reading, beside what they are to reach."""
+    """Write the results as text, with their goals."""
     lines = [f"{found['device']}, torch {found['torch']}", ""]
     goals = {
         "ours_vs_ceiling": "≥ 0.95",
@@ -349,7 +358,7 @@ def report(found: dict[str, Any]) -> str:
         "augment_share": "≤ 0.05",
         "evaluate_vs_inference": "≥ 0.90",
     }
-    both = list(networks.ARCHITECTURES)
+    both = [key for key in found if isinstance(found[key], dict)]
     lines.append("".join(f"{word:>24}" for word in ("", *both, "goal")))
     for key, goal in goals.items():
         cells = [
@@ -367,10 +376,10 @@ def report(found: dict[str, Any]) -> str:
         "",
         f"resize / bare decoding: {found['resize_vs_decode']:.3f} "
         f"({spread[0]:.2f}–{spread[1]:.2f}), goal ≥ 0.85; "
-        f"{found['resize_images_per_second']:.0f} photos/s",
+        f"{found['resize_photos_per_second']:.0f} photos/s",
         f"start to first step: {median(found['first_step_seconds']):.1f} s, goal ≤ 10",
         f"input side of {found['photos']} photos: "
-        f"{', '.join(f'{value:.2f}' for value in found['milliseconds_per_photo'])} ms a photo "
+        f"{', '.join(f'{value:.2f}' for value in found['milliseconds_per_photo'])} ms per photo "
         f"({found['time_growth']:.2f} times, goal ≤ 1.05), "
         f"{', '.join(f'{value:.0f}' for value in found['megabytes_held'])} MB held "
         f"({found['memory_growth']:.2f} times)",
@@ -381,13 +390,11 @@ def report(found: dict[str, Any]) -> str:
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure training, evaluation and resize beside what bounds them."""
-    import torch
-
+    """Compare training, evaluation and resize with their upper bounds."""
     params = load_params()
     hardware.compute_deterministically(params.deterministic)
-    place = hardware.pick_device(params.device)
-    found: dict[str, Any] = {"device": hardware.describe(place), "torch": torch.__version__}
+    device = hardware.pick_device(params.device)
+    found: dict[str, Any] = {"device": hardware.describe(device), "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "jpeg").mkdir()
@@ -400,10 +407,10 @@ def main(
         decoded = scaling(paths, side)
         found["resize_vs_decode"] = decoded["median"]
         found["resize_spread"] = [decoded["lowest"], decoded["highest"]]
-        found["resize_images_per_second"] = decoded["images_per_second"]
+        found["resize_photos_per_second"] = decoded["photos_per_second"]
         array = PhotoArray(folder / "4x" / "data" / "resized").images
-        for name in networks.ARCHITECTURES:
-            found[name] = model(name, array, paths, params, place)
+        for name in params.networks:
+            found[name] = model(name, array, paths, params, device)
     print(json.dumps(found, indent=2) if as_json else report(found))
 
 

@@ -1,1 +1,1 @@
-"""Train and compare networks that tell seven skin lesions apart: one module, one noun."""
+"""Train and compare networks that classify skin lesions; the folders follow the pipeline."""

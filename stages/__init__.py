@@ -1,1 +1,13 @@
 """The stages of the pipeline: one command line each, `python -m stages.<name>` from the root."""
+
+from collections.abc import Callable
+
+from lesions.common.changes import changed_parameters
+from lesions.common.errors import run_cli
+
+
+def run_stage(main: Callable[..., None]) -> None:
+    """Run a stage's function as a command line; say first which of its parameters have changed."""
+    if changes := changed_parameters():
+        print(f"changed since the last commit: {', '.join(changes)}", flush=True)
+    run_cli(main)

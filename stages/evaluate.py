@@ -1,52 +1,63 @@
-"""Stage evaluate: the models' answers for the test photos, and their scores."""
+"""Stages evaluate and evaluate-external@NAME: all networks' metrics on one test set."""
 
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
-from lesions import cards, comparison, hardware, scoring
-from lesions.answers import answer, predictions, submission
-from lesions.artifacts import replacing, write_csv, write_json, write_text
-from lesions.errors import run
-from lesions.networks import ARCHITECTURES, load
-from lesions.params import load_params
+from lesions.common.artifacts import atomic_write, write_csv, write_json, write_text
+from lesions.common.params import load_params
+from lesions.dataset.metadata import read_table
+from lesions.dataset.photos import PhotoArray
+from lesions.evaluation.predictions import as_isic_submission, as_table
+from lesions.evaluation.test_set import evaluate
+from lesions.networks import hardware
+from lesions.networks.model_file import load
+from lesions.reporting.model_cards import write_card
+from lesions.reporting.pictures import write_sheets
+from lesions.reporting.summary import summarise
+from stages import run_stage
 
 
-def main(models: Annotated[list[str], typer.Argument(help="The models, as trained.")]) -> None:
-    """Score MODELS on the test photos, and on those of data/external: metrics/ and plots/."""
+def main(
+    external: Annotated[
+        str | None, typer.Option(help="An external test set, by its name in params.yaml.")
+    ] = None,
+) -> None:
+    """Evaluate all networks in params.yaml on the test photos, or on an external test set."""
     params = load_params()
     hardware.compute_deterministically(params.deterministic)
-    place = hardware.pick_device(params.device)
-    bf16 = hardware.use_bf16(params.precision, place)
-    answers, samples, tables = {}, {}, {}
-    with replacing(Path("data/submissions"), folder=True) as submissions:
-        for model in models:
-            classifier = load(Path(f"models/{model}.safetensors"), place, bf16, model)
-            own = answer(classifier, Path("data/resized"), Path("data/split/test.csv"))
-            answers[model], samples[model] = own, scoring.resampled(own)
-            tables[model] = scoring.tables(own, samples[model])
-            report = scoring.report(own)
-            print(f"\n{model} on {len(own.labels)} test photos\n{report}")
-            write_json(Path(f"metrics/{model}.json"), scoring.headline(own))
-            write_csv(Path(f"plots/{model}/predictions.csv"), predictions(own))
-            card = cards.write(classifier.card, tables[model], report, own)
-            write_text(Path(f"models/{model}.md"), card)
-            figures = {}
-            if params.external_test != "none":
-                outside = answer(classifier, Path("data/external"), Path("data/external/test.csv"))
-                print(f"\n{model} on {params.external_test}\n{scoring.report(outside)}")
-                figures = scoring.headline(outside)
-                write_csv(submissions / f"{model}.csv", submission(outside))
-            write_json(Path(f"metrics/external/{model}.json"), figures)
-    for name in scoring.TABLES:
-        parts = [tables[model][name].assign(model=ARCHITECTURES[model].title) for model in models]
-        write_csv(Path(f"plots/{name}.csv"), pd.concat(parts).round(5))
-    compared = comparison.differences(answers, samples)
-    write_csv(Path("plots/comparison.csv"), compared.round(5).assign(p=compared["p"]))
-    print("", *comparison.conclude(compared, len(answers[models[0]].labels)), sep="\n")
+    device = hardware.pick_device(params.device)
+    bf16 = hardware.use_bf16(params.precision, device)
+    models = {
+        name: load(Path(f"models/{name}.safetensors"), device, bf16, name)
+        for name in params.networks
+    }
+    if external is None:
+        metrics, plots = Path("metrics/test"), Path("plots")
+        evaluation = evaluate(models, Path("data/resized"), Path("data/split/test.csv"))
+        for name, predictions in evaluation.predictions.items():
+            write_csv(Path(f"plots/{name}/predictions.csv"), as_table(predictions))
+            card = models[name].classifier.card
+            text = write_card(card, evaluation.tables[name], predictions)
+            write_text(Path(f"models/{name}.md"), text)
+        photos = PhotoArray(Path("data/resized"))
+        train = read_table(Path("data/split/train.csv"), "image_id", "dx")
+        write_sheets(plots, photos, train, models, evaluation, params.augment, params.seed)
+    else:
+        metrics, plots = Path(f"metrics/{external}"), Path(f"plots/{external}")
+        folder = Path(f"data/external/{external}")
+        evaluation = evaluate(models, folder, folder / "test.csv")
+        with atomic_write(Path(f"data/predictions/{external}"), folder=True) as out:
+            for name, predictions in evaluation.predictions.items():
+                write_csv(out / f"{name}.csv", as_table(predictions))
+                write_csv(out / f"{name}_isic.csv", as_isic_submission(predictions))
+    for name, values in evaluation.key_metrics().items():
+        write_json(metrics / f"{name}.json", values)
+    for name, table in evaluation.joined_tables().items():
+        write_csv(plots / f"{name}.csv", table)
+    print(summarise(evaluation, external or "test set"))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

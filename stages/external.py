@@ -1,26 +1,29 @@
-"""Stage external: a test set from elsewhere, scaled; split and training never see it."""
+"""Stages external@NAME: bring an external test set; only evaluate-external@NAME reads it."""
 
 from pathlib import Path
+from typing import Annotated
 
-from lesions.artifacts import replacing, write_csv
-from lesions.errors import run
-from lesions.params import load_params
-from lesions.photos import resize
-from lesions.sources import external
+import typer
+
+from lesions.common.artifacts import atomic_write, write_csv
+from lesions.common.params import load_params
+from lesions.dataset.photos import resize
+from lesions.sources.external_tests import find_external_test
+from stages import run_stage
 
 
-def main() -> None:
-    """Fill data/external with test.csv, images.npy and image_ids.csv, or, with `none`, nothing."""
+def main(
+    name: Annotated[str, typer.Argument(help="Its name in `external_tests` in params.yaml.")],
+) -> None:
+    """Fill data/external/NAME with test.csv, images.npy and image_ids.csv."""
     params = load_params()
-    with replacing(Path("data/external"), folder=True) as folder:
-        if params.external_test == "none":
-            return
-        table, photos = external(params.external_test)
+    table, photos = find_external_test(params.external_test(name))
+    with atomic_write(Path(f"data/external/{name}"), folder=True) as folder:
         resize(photos, params.image_size, folder / "images.npy")
         write_csv(folder / "image_ids.csv", table[["image_id"]])
         write_csv(folder / "test.csv", table)
-        print(f"{params.external_test}: {len(table)} photos")
+    print(f"external test set {name}: {len(table):,} photos")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,22 +1,21 @@
-"""Report: the last run as one page. No stage of dvc.yaml, for it tells the commit it was run at."""
+"""Report: the last run on one page. Not a stage of dvc.yaml, because it names the commit."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from lesions.artifacts import write_text
-from lesions.errors import run
-from lesions.report import build
+from lesions.common.artifacts import write_text
+from lesions.common.errors import run_cli
+from lesions.common.params import load_params
+from lesions.reporting.report import build_report
 
 PAGE = Path("dvc_plots/report.html")
 
 
-def main(models: Annotated[list[str], typer.Argument(help="The models, as evaluated.")]) -> None:
-    """Write dvc_plots/report.html, which opens without a network."""
-    write_text(PAGE, build(models))
+def main() -> None:
+    """Write dvc_plots/report.html, which opens offline."""
+    params = load_params()
+    write_text(PAGE, build_report(list(params.networks), list(params.external_tests)))
     print(PAGE)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_cli(main)

@@ -1,29 +1,26 @@
-"""Stage resize: every photo decoded once, to one array of small pixels."""
+"""Stage resize: decodes every photo once, into one array of small pixels."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from lesions.artifacts import replacing, write_csv
-from lesions.errors import run
-from lesions.params import load_params
-from lesions.photos import resize
+from lesions.common.artifacts import atomic_write, write_csv
+from lesions.common.params import load_params
+from lesions.dataset.photos import resize
+from stages import run_stage
 
 
 def main() -> None:
-    """Scale data/raw/images to image_size and write data/resized/images.npy and image_ids.csv."""
+    """Scale data/raw/images to image_size; write data/resized/images.npy and image_ids.csv."""
     params = load_params()
     paths = sorted(Path("data/raw/images").glob("*.jpg"))
-    with replacing(Path("data/resized"), folder=True) as resized:
-        resize(
-            [(str(path), path.read_bytes) for path in paths],
-            params.image_size,
-            resized / "images.npy",
-        )
-        write_csv(
-            resized / "image_ids.csv", pd.DataFrame({"image_id": [path.stem for path in paths]})
-        )
+    photos = [(str(path), path.read_bytes) for path in paths]
+    image_ids = pd.DataFrame({"image_id": [path.stem for path in paths]})
+    with atomic_write(Path("data/resized"), folder=True) as folder:
+        resize(photos, params.image_size, folder / "images.npy")
+        write_csv(folder / "image_ids.csv", image_ids)
+    print(f"resize: {len(paths):,} photos to {params.image_size}×{params.image_size} pixels")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,53 +1,58 @@
-"""Stages train-resnet50 and train-mobilenetv2: one network, fine-tuned and validated."""
+"""Stages train-resnet50 and train-mobilenetv2: fine-tune one network, validate every epoch."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lesions import hardware, networks, processes
-from lesions.artifacts import write_csv, write_json
-from lesions.errors import run
-from lesions.metadata import read_table
-from lesions.params import load_params
-from lesions.photos import PhotoArray
-from lesions.training import check_batch, train
+from lesions.common.artifacts import write_json
+from lesions.common.params import load_params
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_table
+from lesions.dataset.photos import PhotoArray
+from lesions.networks import architectures, hardware, model_file
+from lesions.training import processes
+from lesions.training.loop import Files, TrainingData, check_batch_size, describe, train
+from stages import run_stage
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="The network: resnet50 or mobilenetv2.")],
+    model: Annotated[
+        str, typer.Argument(help="The network, as `networks` in params.yaml names it.")
+    ],
 ) -> None:
-    """Train MODEL into models/, with its history in plots/ and figures in metrics/training/."""
+    """Train MODEL: its file in models/, history in plots/, key metrics in metrics/val/."""
     params = load_params()
-    networks.check_architecture(model)
-    place = hardware.pick_device(params.device)
-    if not processes.started():
-        count = processes.wanted(params.devices, place)
-        check_batch(params.batch_size, count)
+    network = params.network(model)
+    device = hardware.pick_device(params.device)
+
+    # With several devices, torchrun starts this script again, once per device.
+    if not processes.launched_by_torchrun():
+        count = processes.count_processes(params.devices, device)
+        check_batch_size(params.batch_size, count)
         if count > 1:
-            # Fetched here once, the weights lie ready for all processes.
-            networks.build(model, params.starting_weights(model), params.seed)
-            processes.start(count, "stages.train", model)
+            # Download the weights once, before all processes need them.
+            architectures.build(network, len(CODES), params.starting_weights(model), params.seed)
+            processes.launch(count, "stages.train", model)
             return
+
+    history = Path(f"plots/{model}/history.csv")
     checkpoint = Path(f"models/{model}.checkpoint")
-    with processes.joined(place) as ours:
-        trained = train(
-            model,
-            PhotoArray(Path("data/resized")),
-            read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
-            read_table(Path("data/split/val.csv"), "image_id", "dx"),
-            params,
-            checkpoint,
-            ours,
+    with processes.process_group(device) as group:
+        data = TrainingData(
+            photos=PhotoArray(Path("data/resized")),
+            train=read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
+            val=read_table(Path("data/split/val.csv"), "image_id", "dx"),
         )
-        if ours.first:
-            write_csv(Path(f"plots/{model}/history.csv"), trained.history)
-            write_json(Path(f"metrics/training/{model}.json"), trained.metrics)
-            networks.save(
+        trained = train(model, data, params, Files(history, checkpoint), group)
+        if group.is_main:
+            write_json(Path(f"metrics/val/{model}.json"), trained.metrics)
+            model_file.save(
                 Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card
             )
             checkpoint.unlink(missing_ok=True)
+            print(describe(trained))
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

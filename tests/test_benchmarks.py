@@ -5,9 +5,9 @@ import pandas as pd
 
 from benchmarks import throughput, verify
 from benchmarks.seeds import summary
-from lesions.params import Params
-from lesions.photos import PhotoArray
-from lesions.scoring import HEADLINE
+from lesions.common.params import Params
+from lesions.dataset.photos import PhotoArray
+from lesions.networks.key_metrics import NAMES
 
 
 def test_ratio_of_each_round() -> None:
@@ -15,27 +15,27 @@ def test_ratio_of_each_round() -> None:
     assert found == {"median": 2.0, "lowest": 1.0, "highest": 3.0}
 
 
-def test_the_drawn_project_is_one_that_training_reads(tmp_path: Path, params: Params) -> None:
+def test_training_can_read_the_synthetic_project(tmp_path: Path, params: Params) -> None:
     photos = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
     folder = throughput.project(tmp_path / "p", photos, 8, params)
     array = PhotoArray(folder / "data/resized")
     np.testing.assert_array_equal(array.images[7], photos[1])
-    seconds, held = throughput.input_side(folder)
+    seconds, memory = throughput.input_side(folder)
     assert seconds > 0
-    assert held > 1_000_000
+    assert memory > 1_000_000
 
 
-def test_only_files_that_tell_times_are_left_out_of_the_comparison(tmp_path: Path) -> None:
-    for name in ("data/a.csv", "plots/m/history.csv", "metrics/m.json", "metrics/training/m.json"):
+def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
+    for name in ("data/a.csv", "plots/m/history.csv", "metrics/val/m.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     found = verify.outputs(tmp_path)
-    assert list(found) == ["data/a.csv", "metrics/m.json"]
+    assert list(found) == ["data/a.csv", "metrics/val/m.json"]
     before = verify.summary(found, "data/")
     (tmp_path / "data/a.csv").write_text("other")
     assert verify.summary(verify.outputs(tmp_path), "data/") != before
 
 
 def test_mean_and_spread_of_seeds() -> None:
-    rows = [{"model": "M", **dict.fromkeys(HEADLINE, value)} for value in (0.1, 0.2, 0.3)]
+    rows = [{"model": "M", **dict.fromkeys(NAMES, value)} for value in (0.1, 0.2, 0.3)]
     assert summary(pd.DataFrame(rows))["M"]["accuracy"] == "0.200 ± 0.100"

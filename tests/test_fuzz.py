@@ -1,6 +1,6 @@
-"""Damaged input of every kind is either handled or refused in our words: no traceback, no hang.
+"""Damaged input of every kind is either handled or refused in words: no traceback, no hang.
 
-`LESIONS_FUZZ=3000 pytest tests/test_fuzz.py` tries 3,000 mutations of each, other ones every time.
+`LESIONS_FUZZ=3000 pytest tests/test_fuzz.py` tries 3,000 mutations of each, new ones every time.
 """
 
 import contextlib
@@ -16,21 +16,20 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import ROOT, metadata_of
+from helpers import CPU, ROOT, SUBSPACE, card_of, metadata_of, network_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_networks import SUBSPACE, card
 
-from lesions import networks
-from lesions.balancing import balance
-from lesions.diagnoses import CODES
-from lesions.errors import LesionsError
-from lesions.metadata import read_metadata
-from lesions.params import load_params
-from lesions.photos import PhotoArray, decode
-from lesions.sources import read_truth
-from lesions.splits import split
+from lesions.common.errors import LesionsError
+from lesions.common.params import load_params
+from lesions.dataset.balancing import balance
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_metadata
+from lesions.dataset.photos import PhotoArray, decode
+from lesions.dataset.splits import split
+from lesions.networks import model_file
+from lesions.sources.external_tests import read_truth
 
 COUNT = os.environ.get("LESIONS_FUZZ")
 tries = settings(
@@ -79,8 +78,8 @@ def damaged(original: bytes, head: int | None = None) -> st.SearchStrategy[bytes
 
 
 @contextlib.contextmanager
-def refused_in_our_words(name: str = "") -> Iterator[None]:
-    """Let pass what is handled and what LesionsError refuses, naming the file, within 30 s."""
+def refused_in_words(name: str = "") -> Iterator[None]:
+    """Accept what is handled, and what LesionsError refuses by its file's name, within 30 s."""
 
     def late(*_: object) -> None:
         raise TimeoutError("hangs")
@@ -93,13 +92,13 @@ def refused_in_our_words(name: str = "") -> Iterator[None]:
             warnings.simplefilter("error", RuntimeWarning)
             yield
     except LesionsError as error:
-        told = str(error)
+        message = str(error)
     else:
-        told = name
+        message = name
     finally:
         signal.alarm(0)
-    assert name in told
-    assert "Traceback" not in told
+    assert name in message
+    assert "Traceback" not in message
 
 
 METADATA = metadata_of(dict.fromkeys(CODES, [1] * 8 + [3])).to_csv(index=False).encode()
@@ -110,11 +109,11 @@ METADATA = metadata_of(dict.fromkeys(CODES, [1] * 8 + [3])).to_csv(index=False).
 def test_metadata(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "metadata.csv"
     path.write_bytes(content)
-    with refused_in_our_words():
-        sides = split(read_metadata(path), 0.1, 0.1, "once-photographed", 0)
-        rows, _ = balance(sides["train"], "multiply")
-        assert len(rows) >= len(sides["train"])
-        assert not set(sides["train"]["lesion_id"]) & set(sides["test"]["lesion_id"])
+    with refused_in_words():
+        subsets = split(read_metadata(path), 0.1, 0.1, "once-photographed", 0)
+        rows, _ = balance(subsets["train"], "multiply")
+        assert len(rows) >= len(subsets["train"])
+        assert not set(subsets["train"]["lesion_id"]) & set(subsets["test"]["lesion_id"])
 
 
 @tries
@@ -122,7 +121,7 @@ def test_metadata(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> N
 def test_params(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "params.yaml"
     path.write_bytes(content)
-    with refused_in_our_words("params.yaml"):
+    with refused_in_words("params.yaml"):
         assert load_params(path).epochs >= 1
 
 
@@ -148,30 +147,30 @@ KINDS = {
 @given(data=st.data())
 def test_photos(kind: str, data: st.DataObject) -> None:
     content = data.draw(damaged(KINDS[kind]))
-    with refused_in_our_words("photo.jpg"):
+    with refused_in_words("photo.jpg"):
         pixels = decode(content, 32, "photo.jpg")
         assert pixels.shape == (32, 32, 3)
         assert pixels.dtype == np.uint8
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.safetensors"
-    networks.save(path, networks.build("mobilenetv2", "random", 0).state_dict(), SUBSPACE, card())
+    model_file.save(path, network_of("mobilenetv2").state_dict(), SUBSPACE, card_of())
     return path
 
 
 @tries
 @given(data=st.data())
-def test_model_files(model_file: Path, data: st.DataObject) -> None:
-    whole = model_file.read_bytes()
+def test_model_files(trained: Path, data: st.DataObject) -> None:
+    whole = trained.read_bytes()
     content = data.draw(damaged(whole, head=40_000))
-    path = model_file.with_name("damaged.safetensors")
+    path = trained.with_name("damaged.safetensors")
     path.write_bytes(content)
-    with refused_in_our_words("damaged.safetensors"):
-        classifier = networks.load(path, torch.device("cpu"), False)
-        assert classifier.card == card()
-        found = {**classifier.network.state_dict(), "subspace": torch.from_numpy(SUBSPACE)}
+    with refused_in_words("damaged.safetensors"):
+        model = model_file.load(path, CPU, False)
+        assert model.classifier.card == card_of()
+        found = {**model.classifier.network.state_dict(), "subspace": torch.from_numpy(SUBSPACE)}
         whole_state = safetensors.torch.load(whole)
         assert all(torch.equal(found[key], value) for key, value in whole_state.items())
 
@@ -185,7 +184,7 @@ def test_pixel_arrays(tmp_path_factory: pytest.TempPathFactory, data: st.DataObj
     np.save(file, np.zeros((3, 8, 8, 3), np.uint8))
     (folder / "images.npy").write_bytes(data.draw(damaged(file.getvalue(), head=128)))
     (folder / "image_ids.csv").write_bytes(data.draw(damaged(b"image_id\na\nb\nc\n")))
-    with refused_in_our_words("resized"):
+    with refused_in_words("resized"):
         array = PhotoArray(folder)
         assert array.images.shape == (len(array.images), array.size, array.size, 3)
 
@@ -198,5 +197,5 @@ TRUTH = b"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1.0,0,0,0,0,0,0\nb,0,1,0,0,0,0,0
 def test_ground_truth(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "truth.csv"
     path.write_bytes(content)
-    with refused_in_our_words("truth.csv"):
+    with refused_in_words("truth.csv"):
         assert set(read_truth(path)["dx"]) <= set(CODES)

@@ -1,4 +1,4 @@
-"""The whole study, small, as a user runs it: dvc repro, experiments, metrics."""
+"""The whole pipeline, small, as a user runs it: dvc repro, experiments, metrics, plots."""
 
 import json
 import os
@@ -10,125 +10,152 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import change_params, dvc
+from helpers import ROOT, change_params, commit, dvc, git, run
 
-from lesions import scoring
-from lesions.comparison import FIGURES
-from lesions.diagnoses import CODES, ISIC_COLUMNS
+from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS
+from lesions.evaluation.comparison import METRICS
+from lesions.evaluation.metrics import TABLES
+from lesions.networks.key_metrics import NAMES
 
-# One worker runs all that use the same small study.
+# One worker runs all tests that share the project.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
 
-HEADLINE = [
-    "accuracy",
-    "balanced_accuracy",
-    "weighted_f1",
-    "macro_f1",
-    "roc_auc",
-    "melanoma_sensitivity",
+MODELS = ("resnet50", "mobilenetv2")
+TRAINING = ["train-resnet50", "train-mobilenetv2", "evaluate"]
+METRIC_FILES = [f"metrics/val/{model}.json" for model in MODELS] + [
+    f"metrics/test/{name}.json" for name in (*MODELS, "baseline")
 ]
 
 
 def ran(output: str) -> list[str]:
-    """Name the stages that DVC ran, not those it took from its run cache."""
+    """Name the stages that DVC ran, not those that it took from its run cache."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
-TRAINING = ["train-resnet50", "train-mobilenetv2", "evaluate", "pictures"]
+def back_to_commit(project: Path) -> None:
+    """Undo what a test has done to the project."""
+    git(project, "checkout", "--quiet", ".")
+    assert ran(dvc(project, "repro")) == []
+
+
+def external_test_set(raw: Path, folder: Path) -> Path:
+    """Make an external test set in ISIC's form from the synthetic photos."""
+    metadata = pd.read_csv(raw / "metadata.csv")
+    truth = pd.DataFrame({"image": metadata["image_id"]})
+    for column in ISIC_COLUMNS:
+        truth[column] = (metadata["dx"].str.upper() == column).astype(float)
+    shutil.copytree(raw / "images", folder)
+    truth.to_csv(folder / "truth.csv", index=False)
+    return folder
 
 
 def test_results_are_there(project: Path) -> None:
-    for model in ("resnet50", "mobilenetv2"):
-        metrics = json.loads((project / f"metrics/{model}.json").read_text())
-        assert list(metrics)[:6] == HEADLINE
-        assert len(metrics) <= 8
-        header = (project / f"plots/{model}/predictions.csv").read_text().splitlines()[0]
-        assert header == ",".join(["image_id", "lesion_id", "actual", "predicted", *CODES])
-        answered = pd.read_csv(project / f"plots/{model}/predictions.csv")
+    for file in METRIC_FILES:
+        assert tuple(json.loads((project / file).read_text())) == NAMES
+    for model in MODELS:
+        predicted = pd.read_csv(project / f"plots/{model}/predictions.csv")
         tested = pd.read_csv(project / "data/split/test.csv")
-        assert list(answered["image_id"]) == list(tested["image_id"])
-        assert list(answered["actual"]) == list(tested["dx"])
+        expected = ["image_id", "lesion_id", "actual", "predicted", *CODES]
+        assert list(predicted.columns) == expected
+        assert list(predicted["image_id"]) == list(tested["image_id"])
+        assert list(predicted["actual"]) == list(tested["dx"])
         assert "## Results" in (project / f"models/{model}.md").read_text()
-        assert len((project / f"plots/{model}/history.csv").read_text().splitlines()) == 2
-        training = json.loads((project / f"metrics/training/{model}.json").read_text())
-        assert list(training)[:3] == ["best_epoch", "val_loss", "val_weighted_f1"]
-    for table in scoring.TABLES:
-        assert set(pd.read_csv(project / f"plots/{table}.csv")["model"]) == {
-            "ResNet50",
-            "MobileNetV2",
-        }
-    assert list(pd.read_csv(project / "plots/comparison.csv")["figure"]) == list(FIGURES)
+        assert len(pd.read_csv(project / f"plots/{model}/history.csv")) == 1
+    for table in TABLES:
+        titles = pd.read_csv(project / f"plots/{table}.csv")["model"].unique()
+        assert list(titles) == ["ResNet50", "MobileNetV2"]
+    assert len(pd.read_csv(project / "plots/confusion.csv")) == 2 * 49
+    assert list(pd.read_csv(project / "plots/comparison.csv")["metric"]) == list(METRICS)
     pictures = list(project.glob("plots/**/*.png"))
-    assert len(pictures) == 4
-    assert all(picture.stat().st_size < 300_000 for picture in pictures)
+    assert len(pictures) == 3
+    assert all(picture.stat().st_size < 1_000_000 for picture in pictures)
     assert not list(project.glob("**/*.partial"))
     assert not list(project.glob("models/*checkpoint*"))
 
 
-def test_git_holds_results_but_no_photos_and_no_weights(project: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=project, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    assert "metrics/resnet50.json" in listed
-    assert "plots/mobilenetv2/history.csv" in listed
-    assert "dvc.lock" in listed
-    assert not [name for name in listed if name.endswith((".npy", ".safetensors"))]
-    assert [name for name in listed if name.endswith(".jpg")] == ["docs/sample.jpg"]  # drawn
-    assert [name for name in listed if name.startswith(("data/", "models/"))] == [
-        "data/.gitkeep",
-        "models/.gitkeep",
-    ]
+def test_git_has_results_but_no_photos_and_no_weights(project: Path) -> None:
+    names = git(project, "ls-files").splitlines()
+    assert {"metrics/test/resnet50.json", "plots/mobilenetv2/history.csv", "dvc.lock"} <= set(names)
+    assert not [name for name in names if name.endswith((".npy", ".safetensors"))]
+    assert [name for name in names if name.endswith(".jpg")] == ["docs/sample.jpg"]  # synthetic
+    inside = [name for name in names if name.startswith(("data/", "models/"))]
+    assert inside == ["data/.gitkeep", "models/.gitkeep"]
 
 
 def test_second_repro_does_nothing(project: Path) -> None:
     assert ran(dvc(project, "repro")) == []
 
 
-def test_metrics_and_plots_show(project: Path) -> None:
-    shown = json.loads(dvc(project, "metrics", "show", "--json"))
-    files = shown[""]["data"]
-    assert set(files) == {
-        f"metrics/{folder}{model}.json"
-        for folder in ("", "external/", "training/")
-        for model in ("resnet50", "mobilenetv2")
-    }
-    assert set(HEADLINE) <= set(files["metrics/resnet50.json"]["data"])
+def test_metrics_show_has_five_full_rows(project: Path) -> None:
+    files = json.loads(dvc(project, "metrics", "show", "--json"))[""]["data"]
+    assert list(files) == METRIC_FILES
+    assert all(set(file["data"]) == set(NAMES) for file in files.values())
+    header, *rows = dvc(project, "metrics", "show").splitlines()
+    assert len(rows) == 5
+    assert all(len(row.split()) == 7 and " - " not in row for row in rows)
+    assert len(header) <= 125
+
+
+def test_exp_show_has_few_columns_of_code(project: Path) -> None:
+    columns = dvc(project, "exp", "show", "--csv").splitlines()[0].split(",")
+    assert len([name for name in columns if name.startswith("lesions/")]) == 7
+
+
+def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
     dvc(project, "plots", "show")
     page = (project / "dvc_plots" / "index.html").read_text()
     for title in (
-        "Loss",
-        "Accuracy",
-        "ResNet50: confusion",
-        "ROC: each",
-        "Reliability:",
-        "Precision over",
+        *("Loss", "Accuracy", "Precision and recall", "Metrics", "Differences"),
+        *("Confusion matrices", "ROC curves", "Reliability: how", "Accuracy in subgroups"),
+        *("Sensitivity of each diagnosis", "ResNet50: weighted F1, which"),
+        "MobileNetV2: confidence of correct and wrong predictions",
     ):
         assert title in page
+    assert "make report" in page
+    shown = json.loads(dvc(project, "plots", "show", "--json"))["data"]
+    kinds = [plot["type"] for plots in shown.values() for plot in plots]
+    assert (kinds.count("vega"), kinds.count("image")) == (14, 3)
 
 
 def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:
     output = dvc(project, "exp", "run", "--name", "faster", "--set-param", "lr=0.01")
     assert ran(output) == TRAINING
+    assert "changed since the last commit: lr 0.001 → 0.01" in output
     assert yaml.safe_load((project / "params.yaml").read_text())["lr"] == 0.01
-    assert "metrics/training/resnet50.json" in dvc(project, "metrics", "diff")
+    difference = dvc(project, "exp", "diff")
+    assert "metrics/val/resnet50.json" in difference
+    assert "lr" in difference
+    assert "history" not in difference
     assert "faster" in dvc(project, "exp", "show", "--csv")
     # Back to the earlier value: everything comes from the run cache.
     assert ran(dvc(project, "exp", "run", "--set-param", "lr=0.001")) == []
     assert ran(dvc(project, "exp", "run", "--set-param", "seed=1")) == TRAINING
     assert ran(dvc(project, "exp", "run", "--set-param", "seed=0")) == []
+    back_to_commit(project)
 
 
 def test_split_seed_runs_from_the_split_on(project: Path) -> None:
-    try:
-        output = dvc(project, "repro", "--dry")
-        assert ran(output) == []
-        change_params(project / "params.yaml", split_seed=1)
-        assert ran(dvc(project, "repro", "--dry"))[0] == "split"
-    finally:
-        subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
+    change_params(project / "params.yaml", split_seed=1)
+    assert ran(dvc(project, "repro", "--dry"))[0] == "split"
+    back_to_commit(project)
 
 
-def test_two_at_once_harm_nothing(project: Path) -> None:
+@pytest.mark.parametrize("chapter", ["sources", "evaluation", "reporting", "serving"])
+def test_code_that_training_never_runs_does_not_retrain(project: Path, chapter: str) -> None:
+    file = next((project / "lesions" / chapter).glob("[a-z]*.py"))
+    file.write_text(file.read_text() + "# a comment\n")
+    changed = set(json.loads(dvc(project, "status", "--json")))
+    assert not changed & {"train-resnet50", "train-mobilenetv2", "resize", "split", "balance"}
+    assert ("evaluate" in changed) == (chapter in ("evaluation", "reporting"))
+    file = next((project / "lesions" / "training").glob("[a-z]*.py"))
+    file.write_text(file.read_text() + "# a comment\n")
+    assert {"train-resnet50", "train-mobilenetv2"} <= set(
+        json.loads(dvc(project, "status", "--json"))
+    )
+    back_to_commit(project)
+
+
+def test_two_at_once_do_no_harm(project: Path) -> None:
     change_params(project / "params.yaml", lr=0.002)
     command = [sys.executable, "-m", "dvc", "repro"]
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -136,43 +163,48 @@ def test_two_at_once_harm_nothing(project: Path) -> None:
         command, cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as first:
         assert first.stdout
-        said = iter(first.stdout.readline, "")
-        assert any("Running stage 'train-resnet50'" in line for line in said)
+        lines = iter(first.stdout.readline, "")
+        assert any("Running stage 'train-resnet50'" in line for line in lines)
         second = dvc(project, "repro", fails=True)
         assert "is busy" in second or "Unable to acquire lock" in second
-        list(said)
+        list(lines)
     assert first.returncode == 0
     assert ran(dvc(project, "repro")) == []
-    subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
-    assert ran(dvc(project, "repro")) == []
+    back_to_commit(project)
 
 
-def test_external_set_is_scored_apart(project: Path, raw: Path, tmp_path: Path) -> None:
-    metadata = pd.read_csv(raw / "metadata.csv")
-    truth = pd.DataFrame({"image": metadata["image_id"]})
-    for column in ISIC_COLUMNS:
-        truth[column] = (metadata["dx"].str.upper() == column).astype(float)
-    folder = tmp_path / "outside"
-    shutil.copytree(raw / "images", folder)
-    truth.to_csv(folder / "truth.csv", index=False)
-    assert json.loads((project / "metrics/external/resnet50.json").read_text()) == {}
-    output = dvc(project, "exp", "run", "--set-param", f"external_test={folder}")
-    assert ran(output) == ["external", "evaluate"]
-    metrics = json.loads((project / "metrics/external/resnet50.json").read_text())
-    assert list(metrics) == list(json.loads((project / "metrics/resnet50.json").read_text()))
-    answers = pd.read_csv(project / "data/submissions/resnet50.csv")
-    assert list(answers.columns) == list(truth.columns)
-    assert list(answers["image"]) == sorted(truth["image"])
-    assert answers[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
-    assert ran(dvc(project, "exp", "run", "--set-param", "external_test=none")) == []
+def test_two_external_test_sets(project: Path, raw: Path, tmp_path: Path) -> None:
+    clinic, isic = (external_test_set(raw, tmp_path / name) for name in ("clinic", "isic"))
+    settings = [f"+external_tests.clinic={clinic}", f"+external_tests.isic={isic}"]
+    output = dvc(project, "exp", "run", "-S", settings[0], "-S", settings[1])
+    assert sorted(ran(output)) == [
+        *("evaluate-external@clinic", "evaluate-external@isic"),
+        *("external@clinic", "external@isic"),
+    ]
+    for name in ("clinic", "isic"):
+        for file in (*MODELS, "baseline"):
+            values = json.loads((project / f"metrics/{name}/{file}.json").read_text())
+            assert tuple(values) == NAMES
+        assert len(pd.read_csv(project / f"plots/{name}/comparison.csv")) == len(METRICS)
+        submission = pd.read_csv(project / f"data/predictions/{name}/resnet50_isic.csv")
+        assert list(submission.columns) == ["image", *ISIC_COLUMNS]
+        assert list(submission["image"]) == sorted(pd.read_csv(raw / "metadata.csv")["image_id"])
+        assert submission[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
+    assert "metrics/clinic/resnet50.json" in dvc(project, "metrics", "show")
+    run(project, sys.executable, "-m", "stages.report")
+    page = (project / "dvc_plots/report.html").read_text()
+    assert "External test set: clinic" in page
+    assert "External test set: isic" in page
+    git(project, "clean", "--quiet", "--force", "-d", "metrics", "plots")
+    back_to_commit(project)
+    assert len(dvc(project, "metrics", "show").splitlines()) == 6
 
 
-def test_a_failing_stage_says_why_and_leaves_what_was(project: Path) -> None:
+def test_a_failing_stage_says_why_and_leaves_the_old_results(project: Path) -> None:
     output = dvc(project, "exp", "run", "--set-param", "source=nowhere", fails=True)
-    assert "error: source: 'nowhere' is no folder" in output
+    assert "error: source: 'nowhere' is not a folder" in output
     assert "failed to reproduce 'download'" in output
-    subprocess.run(["git", "checkout", "--quiet", "params.yaml"], cwd=project, check=True)
-    assert ran(dvc(project, "repro")) == []
+    back_to_commit(project)
     assert len(list((project / "data/raw/images").iterdir())) > 50
 
 
@@ -185,22 +217,67 @@ def test_a_clone_pulls_results_and_another_repository_a_model(
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
     shutil.copy2(project / ".dvc" / "config", clone / ".dvc" / "config")
-    subprocess.run(["git", "checkout", "--quiet", ".dvc/config"], cwd=project, check=True)
+    git(project, "checkout", "--quiet", ".dvc/config")
     dvc(clone, "pull")
     assert ran(dvc(clone, "repro")) == []
     model = "models/mobilenetv2.safetensors"
     assert (clone / model).read_bytes() == (project / model).read_bytes()
-    assert "metrics/resnet50.json" in dvc(clone, "metrics", "show")
     shutil.rmtree(clone / "models")
     shutil.rmtree(clone / ".dvc" / "cache")
-    fetched = "fetched.safetensors"
-    dvc(tmp_path, "get", str(clone), model, "--out", fetched)
+    # By path, and by its name among the artifacts.
+    dvc(tmp_path, "get", str(clone), model, "--out", "by_path.safetensors")
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.com")
+    commit(clone, "name the remote")
+    git(clone, "tag", "--annotate", "--message", "first", "mobilenetv2@v1.0.0")
+    dvc(tmp_path, "artifacts", "get", str(clone), "mobilenetv2", "--out", "by_name.safetensors")
+    expected = (project / model).read_bytes()
+    assert (tmp_path / "by_path.safetensors").read_bytes() == expected
+    assert (tmp_path / "by_name.safetensors").read_bytes() == expected
     photo = str(sorted((raw / "images").iterdir())[0])
-    answered = subprocess.run(
-        [sys.executable, "-m", "lesions.commands", "predict", photo, "--model", fetched],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert answered.stdout.startswith(photo)
+    command = [sys.executable, "-m", "lesions.serving.commands", "predict", photo]
+    output = run(tmp_path, *command, "--model", "by_name.safetensors")
+    assert output.splitlines()[-1].startswith(photo)
+
+
+def test_the_readmes_steps_add_a_third_network(project: Path, tmp_path: Path) -> None:
+    """Apply the README's example to a clone: the other networks are not trained again."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
+    shutil.copytree(project / ".dvc" / "cache", clone / ".dvc" / "cache")
+    dvc(clone, "checkout")
+    # The published file, with its comments, and this project's values.
+    params = (ROOT / "params.yaml").read_text()
+    params = params.replace("image_size: 224", "image_size: 32").replace("epochs: 10", "epochs: 1")
+    (clone / "params.yaml").write_text(params)
+    assert ran(dvc(clone, "repro")) == []
+    for file, stage, above, added in examples((ROOT / "README.md").read_text()):
+        lines = (clone / file).read_text().splitlines(keepends=True)
+        start = lines.index(f"  {stage}:\n") if stage else 0
+        at = next(n for n in range(start, len(lines)) if lines[n].strip() == above)
+        (clone / file).write_text("".join([*lines[:at], *added, *lines[at:]]))
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.com")
+    commit(clone, "a third network")
+    output = dvc(clone, "repro")
+    assert ran(output) == ["train-efficientnet_b0", "evaluate"]
+    assert "EfficientNet-B0" in output
+    shown = dvc(clone, "metrics", "show")
+    assert "metrics/val/efficientnet_b0.json" in shown
+    assert "metrics/test/efficientnet_b0.json" in shown
+    pairs = pd.read_csv(clone / "plots/comparison.csv")[["first", "second"]].drop_duplicates()
+    assert len(pairs) == 3
+    run(clone, sys.executable, "-m", "stages.report")
+    assert "EfficientNet-B0" in (clone / "dvc_plots/report.html").read_text()
+
+
+def examples(readme: str) -> list[tuple[str, str, str, list[str]]]:
+    """Find the README's blocks of lines to add: file, stage (or ""), the line below, the lines."""
+    found = []
+    for block in readme.split("```yaml\n# ")[1:]:
+        first, *lines = block.partition("```")[0].splitlines(keepends=True)
+        place, _, above = first.rstrip().partition(", above ")
+        file, _, stage = place.partition(", in ")
+        found.append((file, stage, above, lines))
+    assert len(found) >= 6
+    return found

@@ -1,0 +1,105 @@
+"""Serving: which pictures a trained model flags, and how fast `lesions predict` is.
+
+    python -m benchmarks.serving photos/ mobilenetv2 resnet50
+
+predicts this project's test photos, and pictures that are not dermatoscopic photos: noise, one
+plain colour, synthetic lesions, and tiles of scikit-learn's two photos, a temple and a flower. Then
+it predicts the photos of a folder, in turns with the bare network on one batch in memory.
+"""
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_table
+from lesions.dataset.photos import PhotoArray, Pixels
+from lesions.networks.inference import BATCH_SIZE
+from lesions.serving.predictor import Predictor, find_model, find_photos
+from lesions.sources.sample import render_photo
+
+EACH = 70  # pictures of a kind
+TILE = 106  # pixels, side of a tile
+ROUNDS = 5
+
+
+def other_pictures(size: int) -> dict[str, Pixels]:
+    """Make pictures that are not dermatoscopic photos: (n, size, size, 3) of each kind."""
+    rng = np.random.default_rng(0)
+    plain = rng.integers(0, 256, (EACH, 1, 1, 3), dtype=np.uint8)
+    synthetic = [render_photo(CODES[k % len(CODES)], 1, k, 0) for k in range(EACH)]
+    tiles = [
+        Image.fromarray(picture[top : top + TILE, left : left + TILE])
+        for picture in load_sample_images().images
+        for top in range(0, picture.shape[0] - TILE, TILE)
+        for left in range(0, picture.shape[1] - TILE, TILE)
+    ]
+    return {
+        "noise": rng.integers(0, 256, (EACH, size, size, 3), dtype=np.uint8),
+        "one colour": np.broadcast_to(plain, (EACH, size, size, 3)).copy(),
+        "synthetic lesions": np.stack([np.asarray(one.resize((size, size))) for one in synthetic]),
+        "other photos": np.stack([np.asarray(one.resize((size, size))) for one in tiles]),
+    }
+
+
+def flags(predictor: Predictor, pictures: Pixels) -> dict[str, object]:
+    """Count pictures, and compute the shares that are flagged."""
+    predictions = [
+        prediction
+        for start in range(0, len(pictures), BATCH_SIZE)
+        for prediction in predictor.predict(np.array(pictures[start : start + BATCH_SIZE]))
+    ]
+    return {
+        "pictures": len(predictions),
+        "low_confidence": np.mean([one.low_confidence for one in predictions]),
+        "out_of_distribution": np.mean([one.out_of_distribution for one in predictions]),
+    }
+
+
+def speed(predictor: Predictor, paths: list[Path]) -> str:
+    """Predict files, and one batch in memory, in turns."""
+    list(predictor.predict_files(paths))  # fills the disk's cache, warms up
+    side = predictor.classifier.card.image_size
+    batch = torch.rand(BATCH_SIZE, 3, side, side, device=predictor.classifier.device)
+    rates, bares = [], []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        list(predictor.predict_files(paths))
+        rates.append(len(paths) / (time.perf_counter() - start))
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(-(-len(paths) // BATCH_SIZE)):
+                predictor.classifier.logits(batch.clone()).cpu()
+        bares.append(-(-len(paths) // BATCH_SIZE) * BATCH_SIZE / (time.perf_counter() - start))
+    ratios = [rate / bare for rate, bare in zip(rates, bares, strict=True)]
+    return (
+        f"{median(rates):.0f} photos/s, bare network {median(bares):.0f}: "
+        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+def main(
+    photos: Annotated[str, typer.Argument(help="A folder of photos, for the speed.")],
+    models: Annotated[list[str], typer.Argument(help="As for lesions predict.")],
+) -> None:
+    """Measure flags and speed of MODELS."""
+    array = PhotoArray(Path("data/resized"))
+    test = array.rows(read_table(Path("data/split/test.csv"), "image_id")["image_id"])
+    for model in models:
+        predictor = Predictor(find_model(model))
+        kinds = {"test photos": array.images[test], **other_pictures(array.size)}
+        table = pd.DataFrame({kind: flags(predictor, found) for kind, found in kinds.items()}).T
+        print(f"\n{model}\n{table.round(3).to_string()}")
+        print(f"lesions predict: {speed(predictor, find_photos([photos]))}", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

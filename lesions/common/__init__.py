@@ -1,0 +1,1 @@
+"""What every other folder uses: parameters, errors, files, progress, threads."""

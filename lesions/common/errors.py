@@ -1,0 +1,56 @@
+"""The error a user can act on, and how a command ends when it meets one."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+
+class LesionsError(Exception):
+    """An error that the user can fix: names the file or key, what was found, what is allowed."""
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    """Make SIGTERM, as a scheduler sends it, unwind like Ctrl-C, so that partial files go."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the clean-up
+    raise KeyboardInterrupt
+
+
+def run_cli(*commands: Callable[..., None]) -> None:
+    """Run one function as a command line, or several functions as its commands."""
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+    for command in commands:
+        app.command()(_with_one_line_errors(command))
+    app()
+
+
+def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Make an expected error or an interruption end `command` with one line."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: object, **options: object) -> None:
+        try:
+            command(*arguments, **options)
+        except LesionsError as error:
+            sys.exit(f"error: {error}")
+        except BrokenPipeError:  # the reader of the output (head, say) has closed it
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that exit can flush
+            sys.exit(1)
+        except OSError as error:  # not foreseen elsewhere: a file where a folder is needed, say
+            sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            print("interrupted: no half-written file is left", file=sys.stderr)
+            sys.stdout.flush()
+            # Not sys.exit, which waits for threads: see lesions/common/threads.py.
+            os._exit(130)
+        finally:
+            # From here on a SIGTERM ends the process at once: nothing is left to clean up.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    return wrapped

@@ -1,0 +1,24 @@
+"""A thread pool that Ctrl-C does not wait for."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+
+@contextmanager
+def thread_pool(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool of threads, like ThreadPoolExecutor but for Ctrl-C.
+
+    Ctrl-C can interrupt the main thread while it holds a lock that a worker needs (the lock of a
+    future whose result it asks for, say). Waiting for the workers would then never end.
+    """
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()

@@ -1,0 +1,1 @@
+"""The dataset: diagnoses, the metadata table, splits, balancing, decoded photos."""

@@ -1,0 +1,1 @@
+"""Predictions on test photos, their metrics, intervals and comparison."""

@@ -1,0 +1,77 @@
+"""The classifier: a network with its normalisation, from 8-bit photos to probabilities."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.special import softmax
+from torch import Tensor, nn
+
+from lesions.networks.model_card import ModelCard
+
+
+class Classifier:
+    """A network on a device, with the normalisation and calibration of its model card."""
+
+    def __init__(
+        self, network: nn.Module, card: ModelCard, device: torch.device, bf16: bool
+    ) -> None:
+        """Move `network` to `device`.
+
+        Args:
+            network: built by `architectures.build`.
+            card: what it is or was trained with.
+            device: where to compute.
+            bf16: whether to compute in bfloat16 where autocast considers it safe.
+        """
+        self.card = card
+        self.device = device
+        self._bf16 = bf16
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn (b, 3, s, s) float32 in [0, 1] into the network's input; overwrites `images`."""
+        images = images.sub_(self._mean).div_(self._std)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Turn (b, 3, s, s) float32 in [0, 1] into (b, classes) float32; overwrites `images`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            output: Tensor = self.network(self.normalise(images))
+        return output.float()
+
+    def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits and the features that the head computes them from.
+
+        Args:
+            images: (b, 3, s, s) float32 in [0, 1]; overwritten.
+
+        Returns:
+            (b, classes) float32, and (b, f) float32, rows of length 1: the last feature map
+            averaged over its positions.
+        """
+        maps: list[Tensor] = []
+        last = self.network.get_submodule(self.card.network.features)
+        hook = last.register_forward_hook(lambda module, given, made: maps.append(made))
+        try:
+            logits = self.logits(images)
+        finally:
+            hook.remove()
+        return logits, nn.functional.normalize(maps[0].float().mean(dim=(2, 3)))
+
+    def probabilities(
+        self, logits: npt.NDArray[np.float32], temperature: float | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Turn logits into probabilities.
+
+        Args:
+            logits: (n, classes).
+            temperature: divides the logits; by default the calibrated one of the model card.
+
+        Returns:
+            (n, classes), rows sum to 1.
+        """
+        scaled = logits.astype(np.float64) / (temperature or self.card.temperature)
+        result: npt.NDArray[np.float64] = softmax(scaled, axis=1)
+        return result

@@ -1,0 +1,41 @@
+"""Inference: the outputs of a network for many photos, as validation and evaluation need them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lesions.common.progress import progress
+from lesions.networks.augmentation import to_float
+from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
+from lesions.networks.classifier import Classifier
+
+BATCH_SIZE = 32  # fixed, because the bits of a result depend on it
+
+
+class Outputs(NamedTuple):
+    """The outputs of a network for n photos, in their order."""
+
+    logits: npt.NDArray[np.float32]  # (n, classes)
+    features: npt.NDArray[np.float32]  # (n, f), rows of length 1
+
+
+def run_inference(classifier: Classifier, loader: PhotoLoader, rows: Rows) -> Outputs:
+    """Compute the logits and features of some photos, without augmentation.
+
+    Args:
+        classifier: its network is put into evaluation mode.
+        loader: of the array of photos.
+        rows: (n,) int64, which photos.
+    """
+    classifier.network.eval()
+    logits, features = [], []
+    batches = split_into_batches(rows, BATCH_SIZE)
+    with torch.inference_mode(), progress(len(rows), "photos", "inference") as bar:
+        for photos in loader(batches):
+            batch_logits, batch_features = classifier.logits_and_features(to_float(photos))
+            logits.append(batch_logits)
+            features.append(batch_features)
+            bar.update(len(photos))
+        return Outputs(torch.cat(logits).cpu().numpy(), torch.cat(features).cpu().numpy())

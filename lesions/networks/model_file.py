@@ -1,0 +1,149 @@
+"""The model file: weights, feature subspace and model card as safetensors, with a checksum."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from lesions.common.artifacts import atomic_write
+from lesions.common.errors import LesionsError
+from lesions.dataset.diagnoses import CODES
+from lesions.networks.architectures import build
+from lesions.networks.classifier import Classifier
+from lesions.networks.model_card import FORMAT, ModelCard
+
+_KEY = "lesions"  # a single key, because safetensors writes several in no fixed order
+_SUBSPACE = "subspace"  # the name of the one tensor that is not the network's
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a model file holds, ready for inference."""
+
+    classifier: Classifier
+    subspace: npt.NDArray[np.float32]  # as `out_of_distribution.fit_subspace` returns it
+
+
+class _Header(BaseModel):
+    """The metadata of a model file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    card: ModelCard
+    sha256: str  # of the card and the tensors
+
+
+def _digest(card: ModelCard, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(card.model_dump_json().encode())
+    for key, value in sorted(tensors.items()):
+        digest.update(key.encode())
+        digest.update(value.numpy().data)
+    return digest.hexdigest()
+
+
+def save(
+    path: Path, state: dict[str, Tensor], subspace: npt.NDArray[np.float32], card: ModelCard
+) -> None:
+    """Write a model file; the same content always gives the same bytes."""
+    # Contiguous, because safetensors refuses other strides.
+    tensors = {**state, _SUBSPACE: torch.from_numpy(subspace)}
+    tensors = {key: value.cpu().contiguous() for key, value in sorted(tensors.items())}
+    header = _Header(card=card, sha256=_digest(card, tensors))
+    # Not by save_file: a kill would leave its own temporary file behind.
+    content = to_bytes(tensors, metadata={_KEY: header.model_dump_json()})
+    with atomic_write(path) as partial:
+        partial.write_bytes(content)
+
+
+def load(path: Path, device: torch.device, bf16: bool, expected: str | None = None) -> TrainedModel:
+    """Read a model file and build its network, ready for inference.
+
+    Args:
+        path: the file.
+        device: where to compute.
+        bf16: whether to compute in bfloat16.
+        expected: the name of the network that it must hold; by default any.
+
+    Raises:
+        LesionsError: the file is missing, damaged, of another version of this project, for other
+            classes or holds another network.
+    """
+    header = _read_header(path)
+    card = header.card
+    if expected not in (None, card.name):
+        raise LesionsError(
+            f"{path}: holds {card.name}, not {expected}. Run `dvc repro --force train-{expected}`."
+        )
+    network = build(card.network, len(card.classes), "random", 0)
+    tensors = load_file(path)
+    if _digest(card, tensors) != header.sha256:
+        raise LesionsError(
+            f"{path}: the content does not match its checksum: damaged or altered. Train it or "
+            "download it again."
+        )
+    try:
+        subspace = tensors.pop(_SUBSPACE).numpy()
+        network.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise LesionsError(
+            f"{path}: its tensors do not fit {card.network.title} "
+            f"({' '.join(str(error).split())[:200]}). Train it again."
+        ) from None
+    network = network.eval().requires_grad_(False)
+    return TrainedModel(classifier=Classifier(network, card, device, bf16), subspace=subspace)
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the model card of a model file.
+
+    Raises:
+        LesionsError: as `load`.
+    """
+    return _read_header(path).card
+
+
+def _read_header(path: Path) -> _Header:
+    """Read and check the metadata of a model file."""
+    if not path.exists():
+        raise LesionsError(f"{path}: not found. `dvc repro` trains it.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        text = metadata[_KEY]
+        found = json.loads(text).get("card", {}).get("format")
+        if found != FORMAT:
+            raise LesionsError(
+                f"{path}: a model file of format {found}; this version reads format {FORMAT}. "
+                "Train the model again with this version, or use the version that made it."
+            )
+        header = _Header.model_validate_json(text)
+    except (SafetensorError, OSError) as error:
+        raise LesionsError(f"{path}: not a whole model file ({error}). Train it again.") from None
+    except KeyError:
+        raise LesionsError(
+            f"{path}: a safetensors file of another program: it lacks the key {_KEY!r}."
+        ) from None
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        found = "missing" if wrong["type"] == "missing" else f"{wrong['input']!r}: {wrong['msg']}"
+        raise LesionsError(
+            f"{path}: {'.'.join(map(str, wrong['loc']))} is {found[:200]}. Train the model again "
+            "with this version."
+        ) from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise LesionsError(f"{path}: its metadata is damaged ({error}). Train it again.") from None
+    if header.card.classes != CODES:
+        raise LesionsError(
+            f"{path}: has the classes {', '.join(header.card.classes)}; this version has "
+            f"{', '.join(CODES)}. Train it again."
+        )
+    return header

@@ -1,0 +1,1 @@
+"""What people look at: model cards, pictures, the report."""

@@ -1,0 +1,48 @@
+"""Heat maps: which places of a photo speak for a prediction."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from matplotlib import colormaps
+
+from lesions.dataset.photos import Pixels
+from lesions.networks.augmentation import to_float
+from lesions.networks.classifier import Classifier
+
+HeatMap = npt.NDArray[np.float32]  # (s, s) in [0, 1], of one photo
+
+
+def grad_cam(classifier: Classifier, photos: Pixels, labels: Sequence[int]) -> HeatMap:
+    """Compute what speaks for a diagnosis in each photo, by Grad-CAM.
+
+    Selvaraju et al. 2017 (arXiv 1610.02391), at the network's last feature map, by captum.
+
+    Args:
+        classifier: its network is convolutional.
+        photos: (b, s, s, 3) uint8.
+        labels: (b,) the diagnosis to explain.
+
+    Returns:
+        (b, s, s) float32 between 0 and 1, relative to the strongest place of each photo.
+    """
+    device, network = classifier.device, classifier.network
+    images = classifier.normalise(to_float(torch.from_numpy(photos).to(device)))
+    cam = LayerGradCam(network, network.get_submodule(classifier.card.network.features))
+    target = torch.tensor(list(labels), device=device)
+    with torch.enable_grad():
+        found = cam.attribute(images.requires_grad_(), target, relu_attributions=True)
+    size = photos.shape[1]
+    scaled = LayerAttribution.interpolate(found, (size, size), "bilinear")[:, 0].detach().cpu()
+    strongest = scaled.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    return np.asarray((scaled / strongest).numpy())
+
+
+def overlay(photo: Pixels, heat_map: HeatMap) -> Pixels:
+    """Blend a heat map, (s, s) in [0, 1], over its photo, (s, s, 3) uint8."""
+    share = 0.45 * heat_map[..., None]
+    colours = 255 * colormaps["inferno"](heat_map)[..., :3]
+    mixed: Pixels = (photo * (1 - share) + colours * share).round().astype(np.uint8)
+    return mixed

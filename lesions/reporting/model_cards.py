@@ -1,0 +1,37 @@
+"""Model cards: what a model is for, how it was made and how good it is, as Markdown."""
+
+import pandas as pd
+
+from lesions.dataset.diagnoses import DIAGNOSES
+from lesions.evaluation.predictions import Predictions
+from lesions.networks.model_card import ModelCard
+from lesions.reporting.templates import environment
+
+
+def write_card(card: ModelCard, tables: dict[str, pd.DataFrame], predictions: Predictions) -> str:
+    """Fill templates/card.md.
+
+    Args:
+        card: from the model file.
+        tables: from `metrics.all_tables`.
+        predictions: for the test photos, with their distances.
+    """
+    assert predictions.distances is not None
+    confidence = predictions.probabilities.max(axis=1)
+    return (
+        environment()
+        .get_template("card.md")
+        .render(
+            card=card,
+            title=card.network.title,
+            diagnoses=DIAGNOSES,
+            synthetic=card.recipe["source"] == "sample",
+            photos=len(predictions.labels),
+            lesions=predictions.photos["lesion_id"].nunique(),
+            metrics=[row for _, row in tables["metrics"].iterrows()],
+            per_class=[row for _, row in tables["per_class"].iterrows()],
+            subgroups=[row for _, row in tables["subgroups"].iterrows()],
+            low_confidence=(confidence < card.confidence_threshold).mean(),
+            out_of_distribution=(predictions.distances > card.distance_threshold).mean(),
+        )
+    )

@@ -1,0 +1,173 @@
+"""Pictures: sheets of photos as PNG; DVC draws curves and bars itself."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+from lesions.common.artifacts import atomic_write
+from lesions.common.params import Augment
+from lesions.dataset.diagnoses import CODES, DIAGNOSES
+from lesions.dataset.photos import PhotoArray, Pixels
+from lesions.evaluation.predictions import as_table
+from lesions.evaluation.test_set import Evaluation
+from lesions.networks.augmentation import augment, random_changes
+from lesions.networks.classifier import Classifier
+from lesions.networks.model_file import TrainedModel
+from lesions.reporting.heatmaps import grad_cam, overlay
+
+DPI = 100
+TILE = 1.15  # inches per photo
+COLOURS = {diagnosis.code: diagnosis.colour for diagnosis in DIAGNOSES}
+
+
+def _grid(rows: int, columns: int, title: str) -> tuple[Figure, np.ndarray]:
+    """Make a figure of `rows` × `columns` empty squares, and return them as an array."""
+    size = (columns * TILE + 0.6, rows * (TILE + 0.32) + 0.5)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for side in axis.spines.values():
+            side.set_visible(False)
+    return figure, axes
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG."""
+    with atomic_write(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def write_sheets(
+    folder: Path,
+    photos: PhotoArray,
+    train: pd.DataFrame,
+    models: Mapping[str, TrainedModel],
+    evaluation: Evaluation,
+    augmentation: Augment,
+    seed: int,
+) -> None:
+    """Write augmented.png, extreme_cases.png and heatmaps.png to a folder.
+
+    Args:
+        folder: where to.
+        photos: all photos.
+        train: the training photos: image_id, dx.
+        models: the networks that were evaluated.
+        evaluation: on the test photos.
+        augmentation: the settings of training.
+        seed: of the choice of training photos.
+    """
+    rows = train.assign(row=photos.rows(train["image_id"]))
+    sheet = augmented_photos(photos.images, rows, augmentation, seed)
+    write_picture(folder / "augmented.png", sheet)
+    tables = {}
+    for name, predictions in evaluation.predictions.items():
+        table = as_table(predictions)
+        tables[evaluation.titles[name]] = table.assign(row=photos.rows(table["image_id"]))
+    write_picture(folder / "extreme_cases.png", extreme_cases(photos.images, tables))
+    classifiers = [model.classifier for model in models.values()]
+    sheet = heatmap_sheet(classifiers, photos.images, list(tables.values()))
+    write_picture(folder / "heatmaps.png", sheet)
+
+
+def augmented_photos(images: Pixels, rows: pd.DataFrame, settings: Augment, seed: int) -> Figure:
+    """Show training photos as the networks get them: one row per diagnosis, six photos each.
+
+    Args:
+        images: (n, s, s, 3) uint8, all photos.
+        rows: the training photos, with a column `row` that indexes `images`.
+        settings: of the augmentation.
+        seed: of the random changes and of the choice of photos.
+    """
+    rng = np.random.default_rng(seed)
+    present = [code for code in CODES if (rows["dx"] == code).any()]
+    figure, axes = _grid(len(present), 6, "Training photos after augmentation")
+    for line, code in zip(axes, present, strict=True):
+        of_class = rows.loc[rows["dx"] == code, "row"].to_numpy()
+        chosen = rng.choice(of_class, len(line), replace=len(of_class) < len(line))
+        changes = torch.from_numpy(random_changes(len(chosen), settings, rng))
+        changed = augment(torch.from_numpy(images[chosen]), changes, settings)
+        for axis, photo in zip(line, changed, strict=True):
+            axis.imshow(photo.permute(1, 2, 0).numpy())
+        line[0].set_ylabel(code, color=COLOURS[code], fontsize=12, fontweight="bold")
+    return figure
+
+
+def extreme_cases(
+    images: Pixels, predictions: Mapping[str, pd.DataFrame], count: int = 7
+) -> Figure:
+    """Show each model's most confident wrong and least confident correct predictions.
+
+    Args:
+        images: (n, s, s, 3) uint8, all photos.
+        predictions: title of each model to its predictions.csv, with a column `row` that indexes
+            `images`.
+        count: photos of each kind.
+    """
+    figure, axes = _grid(
+        2 * len(predictions), count, "Most confident wrong, least confident correct predictions"
+    )
+    for pair, (title, table) in zip(axes.reshape(-1, 2, count), predictions.items(), strict=True):
+        confidence = table[list(CODES)].astype(float).max(axis=1)
+        table = table.assign(confidence=confidence)
+        wrong = table["actual"] != table["predicted"]
+        worst = table[wrong].sort_values("confidence", ascending=False, kind="stable")[:count]
+        closest = table[~wrong].sort_values("confidence", kind="stable")[:count]
+        for line, cases, kind in zip(pair, (worst, closest), ("wrong", "correct"), strict=True):
+            line[0].set_ylabel(f"{title}\n{kind}", fontsize=10)
+            for axis, case in zip(line, cases.to_dict("records"), strict=False):
+                axis.imshow(images[case["row"]])
+                text = f"{case['actual']}, predicted\n{case['predicted']} {case['confidence']:.2f}"
+                axis.set_title(text, fontsize=8)
+    return figure
+
+
+def heatmap_sheet(
+    classifiers: Sequence[Classifier],
+    images: Pixels,
+    predictions: Sequence[pd.DataFrame],
+    per_class: int = 2,
+) -> Figure:
+    """Show test photos, and below each photo the heat map of every model's prediction.
+
+    Args:
+        classifiers: one row of heat maps each.
+        images: (n, s, s, 3) uint8, all photos.
+        predictions: predictions.csv of each, with a column `row` that indexes `images`.
+        per_class: photos per diagnosis, the first of the test set.
+    """
+    table = predictions[0]
+    number_in_class = table.groupby("actual").cumcount()
+    present = [code for code in CODES if (table["actual"] == code).any()]
+    blocks, height = min(per_class, int(number_in_class.max()) + 1), 1 + len(classifiers)
+    figure, axes = _grid(blocks * height, len(present), "Grad-CAM: what speaks for the prediction")
+    for number, block in enumerate(axes.reshape(blocks, height, len(present))):
+        # One photo per diagnosis that has so many.
+        chosen = np.flatnonzero(number_in_class == number)
+        actual = table["actual"].iloc[chosen]
+        columns = [present.index(code) for code in actual]
+        photos = images[table["row"].iloc[chosen]]
+        for axis, photo, code in zip(block[0, columns], photos, actual, strict=True):
+            axis.imshow(photo)
+            _set_class_title(axis, code, 10)
+        # Below it, one heat map per model.
+        for line, classifier, own in zip(block[1:], classifiers, predictions, strict=True):
+            predicted = own["predicted"].iloc[chosen]
+            maps = grad_cam(classifier, photos, [CODES.index(code) for code in predicted])
+            for axis, photo, heat, code in zip(line[columns], photos, maps, predicted, strict=True):
+                axis.imshow(overlay(photo, heat))
+                _set_class_title(axis, code, 8)
+            line[0].set_ylabel(classifier.card.network.title, fontsize=10)
+    return figure
+
+
+def _set_class_title(axis: Axes, code: str, size: int) -> None:
+    axis.set_title(code, color=COLOURS[code], fontsize=size, fontweight="bold")

@@ -1,0 +1,38 @@
+"""The summary that evaluation prints: all models side by side, and the verdict."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lesions.evaluation.metrics import TITLES
+from lesions.evaluation.test_set import Evaluation
+from lesions.reporting.templates import duration
+
+NEXT = """
+Look at it:  dvc plots show   (all plots)      make report   (everything on one page)
+Compare it:  dvc exp diff     (with the last commit)
+Keep it:     git add params.yaml dvc.lock metrics plots && git commit"""
+
+
+def summarise(evaluation: Evaluation, test_set: str) -> str:
+    """Write the key metrics of all models, their training times and the verdict as text.
+
+    Args:
+        evaluation: of all models.
+        test_set: its name.
+    """
+    metrics = evaluation.key_metrics()
+    columns = {**evaluation.titles, "baseline": "baseline"}
+    table = pd.DataFrame(metrics).rename(index=TITLES, columns=columns)
+    text = table.map("{:.3f}".format)
+    text.loc["training time"] = [_training_time(name) for name in metrics]
+    heading = (
+        f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common diagnosis"
+    )
+    return "\n".join(["", heading, text.to_string(), "", *evaluation.verdicts(), NEXT])
+
+
+def _training_time(model: str) -> str:
+    """Read how long a training took; only shown, because times differ from run to run."""
+    history = Path(f"plots/{model}/history.csv")
+    return duration(pd.read_csv(history)["seconds"].sum()) if history.exists() else ""

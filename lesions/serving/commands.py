@@ -1,0 +1,173 @@
+"""The commands of a trained model: `lesions predict`, `lesions export` and `lesions demo`."""
+
+import json
+import socket
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from PIL import Image
+
+from lesions.common.artifacts import atomic_write
+from lesions.common.errors import LesionsError, run_cli
+from lesions.common.params import load_params
+from lesions.common.progress import progress
+from lesions.dataset.diagnoses import CODES
+from lesions.reporting.heatmaps import grad_cam, overlay
+from lesions.serving.onnx_export import export_int8, export_onnx
+from lesions.serving.predictor import (
+    PhotoResult,
+    Prediction,
+    Predictor,
+    find_model,
+    find_photos,
+)
+
+COLUMNS = ["photo", "predicted", "malignant", "low_confidence", "out_of_distribution", *CODES]
+Model = Annotated[
+    str, typer.Option(help="A network trained here, as mobilenetv2, or the path of a model file.")
+]
+
+
+def predict(
+    photos: Annotated[list[str], typer.Argument(help="Photos, folders or patterns.")],
+    model: Model = "mobilenetv2",
+    csv: Annotated[Path | None, typer.Option(help="Write one row per photo to this file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per photo.")
+    ] = False,
+    heatmap: Annotated[Path | None, typer.Option(help="Write heat maps to this folder.")] = None,
+) -> None:
+    """Predict the diagnoses of PHOTOS, with calibrated probabilities. Not a medical device.
+
+    Flagged are predictions with low confidence (lower than for 95 % of the validation photos) and
+    photos out of distribution (farther from the training photos than 95 % of them).
+    """
+    paths = find_photos(photos)
+    predictor = Predictor(find_model(model))
+    rows: list[dict[str, Any]] = []
+    with (
+        nullcontext() if csv is None else atomic_write(csv) as table,
+        progress(len(paths), "photos", "predict") as bar,
+    ):
+        if table:
+            table.touch()  # a file that cannot be written is refused now, not at the end
+        for result in predictor.predict_files(paths):
+            bar.update()
+            if result.prediction is None:
+                bar.clear()  # otherwise the line would start in the bar's line
+                print(f"error: {result.error}", file=sys.stderr)
+                continue
+            row = _as_row(result.path, result.prediction)
+            rows.append(row)
+            if as_json:
+                bar.clear()
+                print(json.dumps(_nested(row), ensure_ascii=False), flush=True)
+            elif csv is None:
+                bar.clear()
+                print(_as_line(row), flush=True)
+            if heatmap is not None:
+                _write_heatmap(heatmap, predictor, result)
+        if table:
+            pd.DataFrame(rows, columns=COLUMNS).to_csv(table, index=False, lineterminator="\n")
+    if unreadable := len(paths) - len(rows):
+        raise LesionsError(
+            f"{unreadable} of {len(paths)} photos could not be read; the rest are predicted."
+        )
+
+
+def _as_row(path: Path, prediction: Prediction) -> dict[str, Any]:
+    """Lay out a prediction as one row of the CSV file."""
+    return {
+        "photo": str(path),
+        "predicted": CODES[prediction.predicted],
+        "malignant": round(prediction.malignant, 6),
+        "low_confidence": prediction.low_confidence,
+        "out_of_distribution": prediction.out_of_distribution,
+        **dict(zip(CODES, prediction.probabilities.round(6).tolist(), strict=True)),
+    }
+
+
+def _nested(row: dict[str, Any]) -> dict[str, Any]:
+    """Lay out a row as a JSON object, with the probabilities in an object of their own."""
+    rest = {key: value for key, value in row.items() if key not in CODES}
+    return {**rest, "probabilities": {code: row[code] for code in CODES}}
+
+
+def _as_line(row: dict[str, Any]) -> str:
+    """Lay out a row as one line of text: the three most probable diagnoses and the flags."""
+    best = sorted(CODES, key=lambda code: -row[code])[:3]
+    top = "  ".join(f"{code:5} {row[code]:.3f}" for code in best)
+    flags = "  low confidence" * row["low_confidence"]
+    flags += "  out of distribution" * row["out_of_distribution"]
+    return f"{row['photo']}  {top}  malignant {row['malignant']:.3f}{flags}"
+
+
+def _write_heatmap(folder: Path, predictor: Predictor, result: PhotoResult) -> None:
+    """Write the heat map of a prediction to a folder, under the photo's own path."""
+    assert result.pixels is not None
+    assert result.prediction is not None
+    labels = [result.prediction.predicted]
+    heat = grad_cam(predictor.classifier, result.pixels[None], labels)[0]
+    parts = ["up" if part == ".." else part for part in result.path.parts]
+    name = Path(*parts).relative_to(result.path.anchor)
+    with atomic_write(folder / f"{name}.png") as partial:
+        Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG")
+
+
+def export(
+    model: Model = "mobilenetv2",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default next to the model.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option(help="Also write 8-bit integers, and compare both.")
+    ] = False,
+) -> None:
+    """Write a model as ONNX, with normalisation inside, and compare it with torch."""
+    source = find_model(model)
+    target = out or source.with_suffix(".onnx")
+    print(export_onnx(source, target))
+    if int8:
+        print(export_int8(source, target))
+
+
+def demo(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models, as for predict; by default all in params.yaml."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve a page, on this computer only, that shows each of MODELS' predictions for a photo."""
+    try:
+        import uvicorn
+
+        from lesions.serving.demo import application
+    except ImportError as error:
+        raise LesionsError(
+            f"{error.name} is not installed. `make demo`, or pip install -c constraints.txt "
+            "-e '.[demo]'"
+        ) from None
+    names = models or list(load_params().networks)
+    page = application([find_model(name) for name in names])
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise LesionsError(f"port {port}: {error.strerror}. Choose another: --port.") from None
+        print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+        uvicorn.Server(uvicorn.Config(page, log_level="warning")).run(sockets=[listening])
+
+
+def main() -> None:
+    """Run the command line `lesions`."""
+    run_cli(predict, export, demo)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The demo: a local page that shows every model's prediction for a photo; nothing is stored."""
+
+import base64
+import io
+import threading
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from lesions.common.errors import LesionsError
+from lesions.dataset.diagnoses import CODES, DIAGNOSES
+from lesions.dataset.photos import Pixels
+from lesions.reporting.heatmaps import grad_cam, overlay
+from lesions.reporting.templates import environment
+from lesions.serving.predictor import Predictor
+from lesions.sources.sample import render_photo
+
+MAX_BYTES = 20_000_000  # of an upload; a photo of HAM10000 has 257,000
+
+
+def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
+    """Predict the bytes of a photo: what the page shows of one model."""
+    pixels = predictor.decode(data, "the upload")
+    start = time.perf_counter()
+    prediction = predictor.predict(pixels[None])[0]
+    seconds = time.perf_counter() - start
+    heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])[0]
+    probabilities = prediction.probabilities.round(4).tolist()
+    return {
+        "title": predictor.classifier.card.network.title,
+        "probabilities": dict(zip(CODES, probabilities, strict=True)),
+        "malignant": round(prediction.malignant, 4),
+        "low_confidence": prediction.low_confidence,
+        "out_of_distribution": prediction.out_of_distribution,
+        "milliseconds": round(1000 * seconds),
+        "heat_map": _as_png(overlay(pixels, heat)),
+    }
+
+
+def _as_png(pixels: Pixels) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+@cache
+def _example(code: str) -> bytes:
+    """Make a synthetic example photo: the bytes of a JPEG."""
+    file = io.BytesIO()
+    render_photo(code, 1, 0, 0).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def application(paths: list[Path]) -> Starlette:
+    """Make the web application for some model files.
+
+    Raises:
+        LesionsError: one of them is missing or not a model file.
+    """
+    predictors = [Predictor(path) for path in paths]
+    # One photo at a time: decoding 80 megapixels takes 240 MB, and torch uses all cores anyway.
+    one_at_a_time = threading.Lock()
+    page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
+    cards = [predictor.classifier.card for predictor in predictors]
+    synthetic = any(card.recipe["source"] == "sample" for card in cards)
+
+    def predict_all(data: bytes) -> list[dict[str, Any]]:
+        with one_at_a_time:
+            return [_predict(predictor, data) for predictor in predictors]
+
+    async def home(_: Request) -> Response:
+        return HTMLResponse(
+            page.render(diagnoses=DIAGNOSES, synthetic=synthetic, max_bytes=MAX_BYTES)
+        )
+
+    async def example(request: Request) -> Response:
+        code = request.path_params["code"]
+        if code not in CODES:
+            return Response("no such diagnosis", 404)
+        return Response(await run_in_threadpool(_example, code), media_type="image/jpeg")
+
+    async def predict(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin not in (None, f"http://{request.headers['host']}"):
+            return _refused("only this page may send photos", 403)
+        data = bytearray()
+        try:
+            async for part in request.stream():
+                data += part
+                if len(data) > MAX_BYTES:
+                    return _refused(f"larger than {MAX_BYTES // 1_000_000} MB", 413)
+            return JSONResponse(await run_in_threadpool(predict_all, bytes(data)))
+        except LesionsError as error:
+            return _refused(str(error), 400)
+        except ClientDisconnect:
+            return _refused("the upload was interrupted", 400)
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/example/{code}.jpg", example),
+            Route("/predict", predict, methods=["POST"]),
+        ],
+        # Refuse requests under any other host name, even if it points to this computer.
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+    )
+
+
+def _refused(why: str, status: int) -> Response:
+    return JSONResponse({"error": why}, status)

@@ -1,0 +1,154 @@
+"""The predictor: a model file in use, from the bytes of a photo to calibrated probabilities."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from glob import glob
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lesions.common.errors import LesionsError
+from lesions.common.threads import thread_pool
+from lesions.dataset.diagnoses import CODES, MALIGNANT
+from lesions.dataset.photos import Pixels, decode
+from lesions.networks import hardware, model_file, out_of_distribution
+from lesions.networks.augmentation import to_float
+from lesions.networks.inference import BATCH_SIZE
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def find_photos(arguments: Sequence[str]) -> list[Path]:
+    """List the photos that files, folders and patterns name, in order, each once.
+
+    Raises:
+        LesionsError: an argument names none.
+    """
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+        elif path.exists():
+            photos = [path]
+        else:
+            matches = sorted(glob(argument))  # noqa: PTH207 - absolute patterns too
+            photos = [file for file in map(Path, matches) if file.is_file()]
+        if not photos:
+            raise LesionsError(f"{argument}: no photo found. Name files, folders or patterns.")
+        found |= dict.fromkeys(photos)
+    return list(found)
+
+
+def find_model(name: str) -> Path:
+    """Find a model file: by its network's name, in models/, or by its path.
+
+    Raises:
+        LesionsError: there is no such file.
+    """
+    trained = Path("models") / f"{name}.safetensors"
+    for path in (trained, Path(name)):
+        if path.is_file():
+            return path
+    here = ", ".join(sorted(path.stem for path in Path("models").glob("*.safetensors")))
+    raise LesionsError(
+        f"model {name!r}: neither {trained} nor a file of that name was found. Trained here are: "
+        f"{here or 'none; `dvc repro` trains them'}."
+    )
+
+
+class Prediction(NamedTuple):
+    """A model's prediction for one photo."""
+
+    probabilities: npt.NDArray[np.float64]  # (7,), calibrated
+    low_confidence: bool  # less confident than for 95 % of its validation photos
+    out_of_distribution: bool  # farther from its training photos than 95 % of validation photos
+
+    @property
+    def predicted(self) -> int:
+        """The most probable diagnosis, an index."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def malignant(self) -> float:
+        """The probability of all malignant diagnoses together."""
+        return float(sum(self.probabilities[CODES.index(code)] for code in MALIGNANT))
+
+
+class PhotoResult(NamedTuple):
+    """What became of one file: pixels and a prediction, or an error."""
+
+    path: Path
+    pixels: Pixels | None  # (s, s, 3)
+    prediction: Prediction | None
+    error: str
+
+
+class Predictor:
+    """A model that predicts photos from the same pixels as those it was trained on."""
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        """Load a model file onto a device (`auto`, `cpu`, `cuda`, `mps`)."""
+        chosen = hardware.pick_device(device)
+        trained_in_bf16 = model_file.read_card(path).precision == "bf16"
+        bf16 = trained_in_bf16 and hardware.use_bf16("auto", chosen)
+        model = model_file.load(path, chosen, bf16)
+        self.classifier, self._subspace = model.classifier, model.subspace
+
+    def decode(self, data: bytes, name: str) -> Pixels:
+        """Decode a photo like the training photos: (s, s, 3) uint8.
+
+        Raises:
+            LesionsError: not a photo, or too large.
+        """
+        return decode(data, self.classifier.card.image_size, name)
+
+    def predict(self, photos: Pixels) -> list[Prediction]:
+        """Predict (b, s, s, 3) uint8."""
+        classifier, card = self.classifier, self.classifier.card
+        with torch.inference_mode():
+            on_device = torch.from_numpy(photos).to(classifier.device)
+            logits, features = classifier.logits_and_features(to_float(on_device))
+        probabilities = classifier.probabilities(logits.cpu().numpy())
+        distances = out_of_distribution.distances(features.cpu().numpy(), self._subspace)
+        return [
+            Prediction(
+                row,
+                bool(row.max() < card.confidence_threshold),
+                bool(distance > card.distance_threshold),
+            )
+            for row, distance in zip(probabilities, distances, strict=True)
+        ]
+
+    def predict_files(self, paths: Sequence[Path]) -> Iterator[PhotoResult]:
+        """Predict photos in order; an unreadable one gives its error, and the rest go on.
+
+        Threads decode the next batch while the network works on the present one.
+        """
+
+        def read(path: Path) -> Pixels | LesionsError:
+            try:
+                return self.decode(path.read_bytes(), str(path))
+            except LesionsError as error:
+                return error
+            except OSError as error:
+                return LesionsError(f"{path}: {error.strerror}.")
+
+        def decode_batch(start: int) -> list[Future[Pixels | LesionsError]]:
+            return [pool.submit(read, path) for path in paths[start : start + BATCH_SIZE]]
+
+        with thread_pool() as pool:
+            coming = decode_batch(0)
+            for start in range(0, len(paths), BATCH_SIZE):
+                ready, coming = coming, decode_batch(start + BATCH_SIZE)
+                decoded = [future.result() for future in ready]
+                photos = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
+                predictions = iter(self.predict(np.stack(photos)) if photos else [])
+                for path, pixels in zip(paths[start:], decoded, strict=False):
+                    if isinstance(pixels, LesionsError):
+                        yield PhotoResult(path, None, None, str(pixels))
+                    else:
+                        yield PhotoResult(path, pixels, next(predictions), "")

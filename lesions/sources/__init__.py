@@ -1,0 +1,1 @@
+"""Where photos come from: the synthetic sample, Dataverse, Kaggle, a folder."""

@@ -1,0 +1,204 @@
+"""One epoch: a training step for every batch, then a validation."""
+
+import math
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lesions.common.errors import LesionsError
+from lesions.common.params import Params
+from lesions.common.progress import progress
+from lesions.dataset.diagnoses import Labels
+from lesions.networks import key_metrics
+from lesions.networks.augmentation import augment, random_changes
+from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
+from lesions.networks.calibration import cross_entropy
+from lesions.networks.classifier import Classifier
+from lesions.networks.inference import run_inference
+from lesions.training.processes import Processes
+
+
+class LabelledRows(NamedTuple):
+    """Which photos, and their diagnoses."""
+
+    rows: Rows  # (n,) rows of the array of photos; a photo may occur many times
+    labels: Labels  # (n,)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all epochs of one training share."""
+
+    model: str
+    params: Params
+    processes: Processes
+    loader: PhotoLoader
+    train: LabelledRows
+    val: LabelledRows
+    classifier: Classifier  # for validation
+    parallel: Classifier  # the same network, with gradients averaged over all processes
+    optimizer: Optimizer
+
+    def label(self, epoch: int) -> str:
+        """Name an epoch in messages."""
+        return f"{self.model} epoch {epoch}/{self.params.epochs}"
+
+
+class EpochResult(NamedTuple):
+    """How well the network did on n observations."""
+
+    loss: float  # mean cross-entropy
+    predicted: Labels  # (n,)
+    labels: Labels  # (n,)
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """Compute the columns of history.csv: loss, accuracy and weighted F1."""
+        weights = np.ones((1, len(self.labels)))
+        confusion = key_metrics.confusion_matrices(self.predicted, self.labels, weights)
+        return {
+            f"{prefix}_loss": round(self.loss, 6),
+            f"{prefix}_accuracy": round(float(key_metrics.accuracy(confusion)[0]), 6),
+            f"{prefix}_weighted_f1": round(float(key_metrics.weighted_f1(confusion)[0]), 6),
+        }
+
+
+class EpochPlan(NamedTuple):
+    """All that is random in an epoch, drawn before its first step; this process's share of it."""
+
+    step_sizes: list[int]  # observations of each step, over all processes
+    rows: list[Rows]  # of each step, which photos this process loads
+    labels: tuple[Tensor, ...]  # of each step, (b,) int64 on the device
+    changes: tuple[Tensor, ...]  # of each step, (b, 7) float32 on the device
+
+
+def plan_epoch(training: Training, epoch: int) -> EpochPlan:
+    """Draw the order of the observations and their random changes; seed dropout.
+
+    All three depend on (seed, model, epoch) alone, so a training that resumes from its checkpoint
+    ends like one that was never interrupted.
+    """
+    params, processes, data = training.params, training.processes, training.train
+    key = [params.seed, zlib.crc32(training.model.encode()), epoch]
+    rng = np.random.default_rng(key)
+    order = rng.permutation(len(data.rows))
+    changes = random_changes(len(data.rows), params.augment, rng)
+    torch.manual_seed(int(rng.integers(2**63)) + processes.rank)  # dropout has no other generator
+
+    # Each step takes the next batch of the order; each process takes its shard of every batch.
+    positions = np.arange(len(data.rows))
+    steps = split_into_batches(positions, params.batch_size, 2 * processes.world_size)
+    shards = [processes.shard(step) for step in steps]
+    sizes, own = [len(shard) for shard in shards], np.concatenate(shards)
+    device = training.classifier.device
+    return EpochPlan(
+        step_sizes=[len(step) for step in steps],
+        rows=[data.rows[order[shard]] for shard in shards],
+        labels=torch.from_numpy(data.labels[order[own]]).to(device).split(sizes),
+        changes=torch.from_numpy(changes[own]).to(device).split(sizes),
+    )
+
+
+def train_one_epoch(training: Training, epoch: int) -> EpochResult:
+    """Train the network on every observation once, one step per batch.
+
+    Returns:
+        The mean loss at the time of each step, and the predictions then, of all processes.
+
+    Raises:
+        LesionsError: a loss is not finite, or the GPU is out of memory.
+    """
+    params, processes, optimizer = training.params, training.processes, training.optimizer
+    classifier, label = training.parallel, training.label(epoch)
+    plan = plan_epoch(training, epoch)
+    losses: list[Tensor] = []
+    predicted: list[Tensor] = []
+    classifier.network.train()
+    try:
+        with progress(len(training.train.rows), "photos", label) as bar:
+            steps = zip(
+                plan.step_sizes,
+                training.loader(plan.rows),
+                plan.labels,
+                plan.changes,
+                strict=True,
+            )
+            for number, (size, photos, labels, changes) in enumerate(steps):
+                # Forward. The mean over the processes is the mean loss of the whole batch.
+                logits = classifier.logits(augment(photos, changes, params.augment))
+                share = size / processes.world_size
+                loss = F.cross_entropy(logits, labels, reduction="sum") / share
+                # Backward.
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                # Update.
+                rate = learning_rate(params, epoch - 1 + number / len(plan.rows))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+                # Record. Nothing waits for the GPU until the progress bar is drawn again.
+                losses.append(loss.detach())
+                predicted.append(logits.detach().argmax(1))
+                if bar.update(size):
+                    bar.set_postfix_str(f"loss {_fetch(losses, label, params)[-1]:.3f}", False)
+    except torch.OutOfMemoryError as error:
+        raise LesionsError(
+            f"{label}: out of GPU memory at batch_size {params.batch_size} and image_size "
+            f"{classifier.card.image_size}. Lower one of them."
+        ) from error
+    mean_loss = np.average(_fetch(losses, label, params), weights=plan.step_sizes)
+    return EpochResult(
+        float(processes.all_gather(np.array([mean_loss])).mean()),
+        processes.all_gather(torch.cat(predicted).cpu().numpy()),
+        processes.all_gather(torch.cat(plan.labels).cpu().numpy()),
+    )
+
+
+def learning_rate(params: Params, epochs: float) -> float:
+    """Compute the learning rate after `epochs` epochs, from 0 to below `params.epochs`.
+
+    Constant, or along half a cosine to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983).
+    """
+    if params.schedule == "constant":
+        return params.lr
+    return params.lr * (1 + math.cos(math.pi * epochs / params.epochs)) / 2
+
+
+def _fetch(losses: list[Tensor], label: str, params: Params) -> npt.NDArray[np.float64]:
+    """Fetch the losses so far from the device; stop at the first that is not finite."""
+    values = torch.stack(losses).cpu().numpy().astype(np.float64)
+    if not np.isfinite(values).all():
+        batch = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
+        raise LesionsError(
+            f"{label}, batch {batch}: the loss is {values[batch - 1]} at lr {params.lr:g}. "
+            "Try a lower lr, a larger batch_size, or precision: fp32."
+        )
+    return values
+
+
+def validate(training: Training, epoch: int) -> tuple[EpochResult, npt.NDArray[np.float32]]:
+    """Run the network on the validation photos; each process takes its shard.
+
+    Returns:
+        The result, and the logits, (n, classes).
+
+    Raises:
+        LesionsError: a logit is not finite.
+    """
+    processes, data = training.processes, training.val
+    processes.broadcast_buffers(training.classifier.network)
+    shard = processes.shard(data.rows)
+    logits = processes.all_gather(run_inference(training.classifier, training.loader, shard).logits)
+    if not np.isfinite(logits).all():
+        raise LesionsError(
+            f"{training.label(epoch)}: the logits on validation are not finite at lr "
+            f"{training.params.lr:g}. Try a lower lr, or precision: fp32."
+        )
+    loss = cross_entropy(logits, data.labels)
+    return EpochResult(loss, np.asarray(logits.argmax(axis=1)), data.labels), logits

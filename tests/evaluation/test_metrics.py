@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from helpers import predictions_of, random_predictions
+from sklearn import metrics
+
+from lesions.evaluation.metrics import (
+    TITLES,
+    all_metrics,
+    bootstrap,
+    confusion_table,
+    metric_table,
+    per_class_table,
+    point_estimates,
+    subgroup_table,
+)
+from lesions.evaluation.predictions import majority_baseline
+
+
+def test_malignant_auc_against_scikit_learn_weighted() -> None:
+    predictions = random_predictions()
+    weights = np.random.default_rng(1).integers(0, 4, (3, 300)).astype(float)
+    found = all_metrics(predictions, weights)
+    assert list(found) == list(TITLES)
+    malignant = np.isin(predictions.labels, [0, 1, 4])
+    share = predictions.probabilities[:, [0, 1, 4]].sum(axis=1)
+    for value, weight in zip(found["malignant_auc"], weights, strict=True):
+        expected = metrics.roc_auc_score(malignant, share, sample_weight=weight)
+        assert value == pytest.approx(expected)
+
+
+def test_per_class_by_hand() -> None:
+    # Actual nv nv nv mel mel bkl; predicted nv nv mel mel nv bkl.
+    labels = np.array([5, 5, 5, 4, 4, 2])
+    probabilities = np.eye(7)[[5, 5, 4, 4, 5, 2]] * 0.4 + 0.6 / 7
+    nv = per_class_table(predictions_of(probabilities, labels)).set_index("dx").loc["nv"]
+    assert nv["photos"] == nv["lesions"] == 3
+    assert nv["sensitivity"] == pytest.approx(2 / 3)
+    assert nv["specificity"] == pytest.approx(2 / 3)
+    assert nv["precision"] == pytest.approx(2 / 3)
+    assert nv["f1"] == pytest.approx(2 / 3)
+    assert nv["roc_auc"] == pytest.approx(2 / 3)
+    assert nv["low"] < 2 / 3 < nv["high"]
+
+
+def test_a_diagnosis_that_does_not_occur_is_undefined() -> None:
+    predictions = predictions_of(np.eye(7)[[5, 4, 2, 2]], np.array([5, 5, 2, 2]))
+    table = per_class_table(predictions).set_index("dx")
+    assert table.loc["mel", "photos"] == 0
+    undefined = ["sensitivity", "low", "high", "f1", "roc_auc", "average_precision", "specificity"]
+    assert table.loc["mel", undefined].isna().all()
+    assert table["precision"].isna()["df"]
+    rows = metric_table(predictions, bootstrap(predictions)).set_index("metric")
+    assert rows.loc["melanoma_sensitivity"].isna().all()
+
+
+def test_constant_predictions_equal_the_baseline() -> None:
+    labels = np.array([5] * 8 + [4] * 2)
+    predictions = predictions_of(np.full((10, 7), 1 / 7) + np.eye(7)[5] * 0.1, labels)
+    found, baseline = point_estimates(predictions), point_estimates(majority_baseline(predictions))
+    assert found["accuracy"] == baseline["accuracy"] == 0.8
+    assert found["balanced_accuracy"] == found["roc_auc"] == 0.5
+    assert found["melanoma_sensitivity"] == 0
+    expected = metrics.f1_score(labels, np.full(10, 5), average="weighted")
+    assert baseline["weighted_f1"] == pytest.approx(expected)
+
+
+def test_the_confusion_table_has_all_classes() -> None:
+    table = confusion_table(predictions_of(np.eye(7)[[5, 4, 5, 2]], np.array([5, 5, 5, 2])))
+    assert len(table) == 49
+    cells = table.set_index(["actual", "predicted"])
+    assert cells.loc[("nv", "nv"), "photos"] == 2
+    assert cells.loc[("nv", "mel"), "share"] == pytest.approx(1 / 3)
+    assert cells.loc[("bkl", "bkl"), "share"] == 1
+    assert cells["share"].isna()[("mel", "mel")]
+    assert table["photos"].sum() == 4
+
+
+def test_intervals_hold_the_value_and_shrink_with_more_photos() -> None:
+    widths = []
+    for n in (100, 1600):
+        predictions = random_predictions(n)
+        table = metric_table(predictions, bootstrap(predictions)).set_index("metric")
+        assert table["low"].isna()[["calibration_error", "calibration_error_before"]].all()
+        known = table.dropna(subset="low")
+        assert len(known) == len(table) - 2
+        assert (known["low"] <= known["value"]).all()
+        assert (known["value"] <= known["high"]).all()
+        mel = per_class_table(predictions).set_index("dx").loc["mel"]
+        assert table["low"]["melanoma_sensitivity"] == mel["low"]
+        widths.append((table["high"] - table["low"])["accuracy"])
+        assert (
+            table.loc["accuracy", "baseline"]
+            == point_estimates(majority_baseline(predictions))["accuracy"]
+        )
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.2)
+
+
+def test_photos_of_one_lesion_count_together() -> None:
+    labels = np.tile([4, 5], 50)
+    predicted = np.where(np.arange(100) < 40, labels, 2)
+    alone = predictions_of(np.eye(7)[predicted], labels)
+    fours = predictions_of(np.eye(7)[predicted], labels, [f"L{row // 4}" for row in range(100)])
+    wide, narrow = (np.std(bootstrap(one)["accuracy"]) for one in (fours, alone))
+    assert wide == pytest.approx(2 * narrow, rel=0.1)
+
+
+def test_subgroups() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([4] * 15 + [5] * 35)
+    right = rng.random(50) < 0.8
+    predicted = np.where(right, labels, 2)
+    predictions = predictions_of(
+        np.eye(7)[predicted] * 0.9 + 0.1 / 7,
+        labels,
+        sex=["male"] * 45 + ["female"] * 5,
+        age=["35.0", "40.0", "59.0", "60.0", ""] * 10,
+        dx_type="histo",
+    )
+    table = subgroup_table(predictions).set_index("group")
+    assert table.loc["sex: male", "accuracy"] == pytest.approx(right[:45].mean())
+    assert table.loc["sex: male", "melanoma_sensitivity"] == pytest.approx(right[:15].mean())
+    assert table.loc["sex: female", "photos"] == 5
+    assert table.loc["sex: female", "accuracy":].isna().all()
+    ages = table.loc[["age: under 40", "age: 40–59", "age: 60 up", "age: unknown"], "photos"]
+    assert list(ages) == [10, 20, 10, 10]
+    assert table["melanoma_sensitivity"].isna()["age: 60 up"]  # of 3 melanomas
+    assert table.loc["confirmed by: histology", "photos"] == 50

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import SUBSPACE, classifier_of, predictions_of, random_predictions
+
+from lesions.common.artifacts import write_csv
+from lesions.common.errors import LesionsError
+from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS
+from lesions.evaluation.predictions import (
+    as_isic_submission,
+    as_table,
+    majority_baseline,
+    predict_test_set,
+)
+from lesions.networks.model_file import TrainedModel
+
+
+def test_broken_probabilities_and_empty_sets_are_refused() -> None:
+    good = random_predictions()
+    broken = good.probabilities.copy()
+    broken[5, 2] = np.nan
+    with pytest.raises(LesionsError, match="probabilities of P5"):
+        predictions_of(broken, good.labels)
+    with pytest.raises(LesionsError, match="no photos"):
+        predictions_of(good.probabilities[:0], good.labels[:0])
+
+
+def test_table_of_predictions() -> None:
+    predictions = random_predictions(10)
+    table = as_table(predictions)
+    assert list(table.columns) == ["image_id", "lesion_id", "actual", "predicted", *CODES]
+    assert list(table["actual"]) == [CODES[label] for label in predictions.labels]
+    assert list(table["predicted"]) == list(table[list(CODES)].idxmax(axis=1))
+    np.testing.assert_allclose(table[list(CODES)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_submission_in_the_order_of_isic() -> None:
+    predictions = random_predictions(10)
+    table = as_isic_submission(predictions)
+    assert list(table.columns) == ["image", *ISIC_COLUMNS]
+    np.testing.assert_allclose(table["BKL"], predictions.probabilities[:, 2], atol=1e-6)
+
+
+def test_the_baseline_predicts_the_most_common_diagnosis() -> None:
+    predictions = predictions_of(np.eye(7)[[0, 1, 2]], np.array([4, 5, 5]))
+    assert majority_baseline(predictions).predicted.tolist() == [5, 5, 5]
+
+
+def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 255, (6, 32, 32, 3), dtype=np.uint8))
+    table = predictions_of(np.eye(7)[:6], np.arange(6)).photos
+    write_csv(tmp_path / "image_ids.csv", table[["image_id"]])
+    write_csv(tmp_path / "test.csv", table.iloc[[4, 1]])
+    model = TrainedModel(classifier_of(temperature=4.0), SUBSPACE)
+    found = predict_test_set(model, tmp_path, tmp_path / "test.csv")
+    assert list(found.photos["image_id"]) == ["P4", "P1"]
+    assert found.labels.tolist() == [4, 1]
+    assert found.distances is not None
+    assert found.distances.shape == (2,)
+    assert (found.probabilities.max(axis=1) < found.uncalibrated.max(axis=1)).all()
+    other = TrainedModel(classifier_of(image_size=64), SUBSPACE)
+    with pytest.raises(LesionsError, match="photos of 32 px, but MobileNetV2 was trained with 64"):
+        predict_test_set(other, tmp_path, tmp_path / "test.csv")

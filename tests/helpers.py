@@ -1,0 +1,169 @@
+"""What tests share: tiny made-up data, and the project run elsewhere."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from lesions.common.params import load_params
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import COLUMNS
+from lesions.evaluation.predictions import Predictions
+from lesions.networks.architectures import build
+from lesions.networks.classifier import Classifier
+from lesions.networks.model_card import ModelCard
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+PARAMS = load_params(ROOT / "params.yaml")
+SUBSPACE = np.eye(3, 1280, dtype=np.float32)  # a mean and two directions
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+
+
+def metadata_of(lesions: dict[str, list[int]]) -> pd.DataFrame:
+    """Make up metadata: for each diagnosis, how many photos each of its lesions has."""
+    rows = [
+        (f"L_{dx}_{lesion}", f"P_{dx}_{lesion}_{photo}", dx)
+        for dx, sizes in lesions.items()
+        for lesion, size in enumerate(sizes)
+        for photo in range(size)
+    ]
+    table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
+    return table.assign(dx_type="histo", age="50.0", sex="male", localization="back")[list(COLUMNS)]
+
+
+def predictions_of(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    lesions: list[str] | None = None,
+    **traits: Any,
+) -> Predictions:
+    """Make up predictions: photo P0, P1, ..., each of its own lesion by default."""
+    names = [f"L{row}" for row in range(len(labels))]
+    photos = pd.DataFrame(
+        {
+            "image_id": [f"P{row}" for row in range(len(labels))],
+            "lesion_id": lesions or names,
+            "dx": [CODES[label] for label in labels],
+        }
+    ).assign(**traits)
+    return Predictions(photos, labels, probabilities, probabilities)
+
+
+def random_predictions(n: int = 300, seed: int = 0) -> Predictions:
+    """Make up predictions that are better than chance; every diagnosis occurs."""
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(7), np.random.default_rng(0).integers(0, 7, n - 7)])
+    probabilities = rng.dirichlet(np.ones(7), n) + np.eye(7)[labels] * 0.2
+    return predictions_of(probabilities / probabilities.sum(axis=1, keepdims=True), labels)
+
+
+def network_of(name: str, seed: int = 0) -> torch.nn.Module:
+    """Build a network of the published table from random weights."""
+    return build(PARAMS.networks[name], len(CODES), "random", seed)
+
+
+def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
+    """Make up a model card."""
+    values: dict[str, Any] = {
+        "name": name,
+        "network": PARAMS.networks[name],
+        "classes": CODES,
+        "image_size": 32,
+        "mean": (0.7, 0.5, 0.5),
+        "std": (0.1, 0.2, 0.2),
+        "temperature": 1.0,
+        "confidence_threshold": 0.3,
+        "distance_threshold": 0.5,
+        "weights": "random",
+        "seed": 0,
+        "recipe": {"source": "sample", "lr": 0.001, "augment": {"hue": 0.1}},
+        "observations": dict.fromkeys(CODES, 9),
+        "precision": "fp32",
+        "device": "cpu",
+        "versions": {"torch": "2"},
+    }
+    return ModelCard(**{**values, **changes})
+
+
+def classifier_of(name: str = "mobilenetv2", **changes: Any) -> Classifier:
+    """Make a classifier with random weights on the CPU, in fp32."""
+    return Classifier(network_of(name).eval(), card_of(name, **changes), CPU, False)
+
+
+def change_params(path: Path, **changes: object) -> None:
+    """Overwrite values in a params.yaml."""
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**values, **changes}, sort_keys=False))
+
+
+def git(project: Path, *arguments: str) -> str:
+    """Run git and return what it printed."""
+    command = ["git", *arguments]
+    return subprocess.run(
+        command, cwd=project, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def copy_project(target: Path, **changes: object) -> Path:
+    """Make a git repository of this working tree elsewhere, with other parameters."""
+    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    change_params(target / "params.yaml", **changes)
+    git(target, "init", "--quiet")
+    git(target, "config", "user.name", "test")
+    git(target, "config", "user.email", "test@example.com")
+    commit(target, "as it is")
+    return target
+
+
+def commit(project: Path, message: str) -> None:
+    """Commit everything."""
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def run(project: Path, *command: str, fails: bool = False) -> str:
+    """Run a command with this environment's programs and return what it printed."""
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    result = subprocess.run(
+        command,
+        cwd=project,
+        env={**os.environ, "PATH": programs, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert (result.returncode != 0) == fails, result.stdout
+    return result.stdout
+
+
+def dvc(project: Path, *arguments: str, fails: bool = False) -> str:
+    """Run DVC and return what it printed."""
+    return run(project, sys.executable, "-m", "dvc", *arguments, fails=fails)
+
+
+def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python in a folder."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, SUBSPACE, card_of, classifier_of, network_of
+from safetensors.torch import save_file
+
+from lesions.common.errors import LesionsError
+from lesions.networks import model_file
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mobilenetv2.safetensors"
+    model_file.save(path, network_of("mobilenetv2").state_dict(), SUBSPACE, card_of())
+    return path
+
+
+def test_a_file_gives_back_the_same_model(file: Path) -> None:
+    original, read = classifier_of(), model_file.load(file, CPU, False)
+    photos = torch.rand(3, 3, 32, 32)
+    assert torch.equal(read.classifier.logits(photos.clone()), original.logits(photos.clone()))
+    assert read.classifier.card == card_of()
+    np.testing.assert_array_equal(read.subspace, SUBSPACE)
+
+
+def test_same_content_same_bytes(file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "other.safetensors"
+    model_file.save(other, network_of("mobilenetv2").state_dict(), SUBSPACE, card_of())
+    assert other.read_bytes() == file.read_bytes()
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match=r"not found\. `dvc repro` trains it"):
+        model_file.load(tmp_path / "resnet50.safetensors", CPU, False)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 1000, -1])
+def test_truncated_model(file: Path, keep: int) -> None:
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(LesionsError, match=r"mobilenetv2\.safetensors: not a whole model"):
+        model_file.load(file, CPU, False)
+
+
+def test_altered_model(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(LesionsError, match=r"mobilenetv2\.safetensors: .*checksum: damaged or alt"):
+        model_file.load(file, CPU, False)
+
+
+def test_another_network_than_expected(file: Path) -> None:
+    assert model_file.load(file, CPU, False, "mobilenetv2").classifier.card == card_of()
+    with pytest.raises(LesionsError, match="holds mobilenetv2, not resnet50"):
+        model_file.load(file, CPU, False, "resnet50")
+
+
+def test_a_file_of_another_format_names_both(file: Path) -> None:
+    state = network_of("mobilenetv2").state_dict()
+    model_file.save(file, state, SUBSPACE, card_of(format=1))
+    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 2"):
+        model_file.load(file, CPU, False)
+
+
+def test_models_of_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(LesionsError, match="of another program"):
+        model_file.load(path, CPU, False)
+    save_file({"a": torch.zeros(1)}, path, metadata={"lesions": "[" * 9})
+    with pytest.raises(LesionsError, match="its metadata is damaged"):
+        model_file.load(path, CPU, False)
+    state = network_of("mobilenetv2").state_dict()
+    model_file.save(path, state, SUBSPACE, card_of(classes=("cat", "dog")))
+    with pytest.raises(LesionsError, match="classes cat, dog; this version has akiec"):
+        model_file.load(path, CPU, False)
+    model_file.save(path, state, SUBSPACE, card_of("resnet50"))
+    with pytest.raises(LesionsError, match="do not fit ResNet50"):
+        model_file.load(path, CPU, False)
+    broken = card_of().model_copy(update={"confidence_threshold": None})
+    model_file.save(path, state, SUBSPACE, broken)
+    with pytest.raises(LesionsError, match="confidence_threshold is None: "):
+        model_file.load(path, CPU, False)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+from helpers import CPU, PARAMS, card_of, classifier_of
+
+from lesions.networks.classifier import Classifier
+from lesions.reporting.heatmaps import grad_cam, overlay
+
+SIZE = 64
+
+
+@pytest.mark.parametrize("name", PARAMS.networks)
+def test_heat_maps_have_the_photos_shape_and_range(name: str) -> None:
+    classifier = classifier_of(name)
+    found = grad_cam(classifier, np.zeros((2, SIZE, SIZE, 3), np.uint8), [0, 5])
+    assert found.shape == (2, SIZE, SIZE)
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+    assert all(not parameter.grad for parameter in classifier.network.parameters())
+
+
+def test_heat_is_where_the_prediction_comes_from() -> None:
+    # A network that predicts by the brightness of the left half looks only at the left half.
+    class Left(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = torch.nn.AvgPool2d(8)
+            self.head = torch.nn.Linear(3 * 64, 7, bias=False)
+            weight = torch.zeros(7, 3, 8, 8)
+            weight[4, :, :, :4] = 1
+            self.head.weight = torch.nn.Parameter(weight.flatten(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.head(self.features(images).flatten(1))
+            return found
+
+    card = card_of(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    photo = np.zeros((1, SIZE, SIZE, 3), np.uint8)
+    photo[0, 16:32, 8:24] = 255
+    heat = grad_cam(Classifier(Left(), card, CPU, False), photo, [4])[0]
+    assert heat[20:28, 12:20].mean() > 0.9
+    assert heat[:, 40:].max() == 0
+
+
+def test_an_overlay_changes_only_where_there_is_heat() -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
+    heat = np.zeros((SIZE, SIZE), np.float32)
+    np.testing.assert_array_equal(overlay(photo, heat), photo)
+    heat[:9] = 1
+    mixed = overlay(photo, heat)
+    assert (mixed[:9] != photo[:9]).mean() > 0.9
+    np.testing.assert_array_equal(mixed[9:], photo[9:])

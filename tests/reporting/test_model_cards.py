@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import numpy as np
+from helpers import card_of, random_predictions
+
+from lesions.evaluation import metrics
+from lesions.reporting.model_cards import write_card
+from lesions.reporting.templates import number
+
+
+def written(source: str) -> str:
+    distances = np.repeat([0.6, 0.4], [75, 225])
+    predictions = replace(random_predictions(), distances=distances)
+    recipe = {"source": source, "lr": 0.001, "augment": {"hue": 0.1}}
+    tables = metrics.all_tables(predictions, metrics.bootstrap(predictions))
+    return write_card(card_of(recipe=recipe), tables, predictions)
+
+
+def test_the_card_has_results_limits_and_licence() -> None:
+    text = written("dataverse")
+    accuracy = metrics.point_estimates(random_predictions())["accuracy"]
+    assert f"| accuracy | {accuracy:.3f} |" in text
+    assert "300 photos of 300 lesions" in text
+    assert "akiec 9" in text
+    assert "probability below 0.300 is flagged as low confidence" in text
+    low = (random_predictions().probabilities.max(axis=1) < 0.3).mean()
+    assert f"a share of {low:.3f} has low confidence" in text
+    assert "0.250 are out of distribution" in text
+    assert "hue: 0.1" in text
+    mel = metrics.per_class_table(random_predictions()).set_index("dx").loc["mel"]
+    assert f"| mel | {mel['photos']:.0f} | {mel['sensitivity']:.3f} |" in text
+    for word in ("Not a medical device", "CC BY-NC 4.0", "## Subgroups", "## Limits"):
+        assert word in text
+    assert "synthetic" not in text
+
+
+def test_a_card_of_synthetic_photos_says_so() -> None:
+    assert "Trained on synthetic pictures, not on photos" in written("sample")
+
+
+def test_undefined_is_a_dash_and_minus_is_a_minus() -> None:
+    assert number(float("nan")) == "–"
+    assert number(-0.12345) == "−0.123"

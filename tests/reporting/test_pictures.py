@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import PARAMS, classifier_of, random_predictions
+
+from lesions.common.params import Params
+from lesions.dataset.diagnoses import CODES
+from lesions.evaluation.predictions import as_table
+from lesions.reporting import pictures
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (30, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def predictions() -> pd.DataFrame:
+    return as_table(random_predictions(30)).assign(row=range(30))
+
+
+def test_the_augmented_sheet_has_one_row_per_diagnosis(
+    images: np.ndarray, params: Params, tmp_path: Path
+) -> None:
+    rows = pd.DataFrame({"dx": [CODES[k % 3] for k in range(30)], "row": range(30)})
+    figure = pictures.augmented_photos(images, rows, params.augment, 0)
+    assert [axis.get_ylabel() for axis in figure.axes[::6]] == list(CODES[:3])
+    assert all(axis.images for axis in figure.axes)
+    again = pictures.augmented_photos(images, rows, params.augment, 0)
+    pictures.write_picture(tmp_path / "a.png", figure)
+    pictures.write_picture(tmp_path / "b.png", again)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_extreme_cases_by_hand(images: np.ndarray, predictions: pd.DataFrame) -> None:
+    figure = pictures.extreme_cases(images, {"A model": predictions}, count=2)
+    confidence = predictions[list(CODES)].max(axis=1)
+    wrong = predictions["actual"] != predictions["predicted"]
+    worst = int(confidence.where(wrong).argmax())
+    closest = int(confidence.where(~wrong).argmin())
+    assert figure.axes[0].get_ylabel() == "A model\nwrong"
+    for axis, row in ((figure.axes[0], worst), (figure.axes[2], closest)):
+        actual, predicted = predictions["actual"][row], predictions["predicted"][row]
+        assert axis.get_title() == f"{actual}, predicted\n{predicted} {confidence[row]:.2f}"
+        np.testing.assert_array_equal(axis.images[0].get_array(), images[row])
+
+
+def test_every_model_has_a_heat_map_below_each_photo(
+    images: np.ndarray, predictions: pd.DataFrame
+) -> None:
+    classifiers = [classifier_of(name) for name in PARAMS.networks]
+    others = predictions.assign(predicted="df")
+    figure = pictures.heatmap_sheet(classifiers, images, [predictions, others], per_class=1)
+    assert len(figure.axes) == 3 * 7
+    assert [axis.get_title() for axis in figure.axes[:7]] == list(CODES)
+    assert [axis.get_ylabel() for axis in figure.axes[7::7]] == ["ResNet50", "MobileNetV2"]
+    assert [axis.get_title() for axis in figure.axes[14:]] == ["df"] * 7
+    assert all(axis.images for axis in figure.axes)
+    # With one photo per diagnosis there is no second, empty block.
+    first = predictions.drop_duplicates("actual").reset_index(drop=True)
+    assert len(pictures.heatmap_sheet(classifiers, images, [first, first]).axes) == 3 * 7

@@ -1,0 +1,277 @@
+import dataclasses
+import io
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import kagglehub
+import pytest
+
+from lesions.common.errors import LesionsError
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_metadata
+from lesions.sources import transfers
+from lesions.sources.catalogue import HAM10000, ISIC2018
+from lesions.sources.download import download
+from lesions.sources.external_tests import find_external_test
+
+
+@pytest.fixture
+def kaggle(raw: Path, tmp_path: Path) -> Path:
+    """The synthetic photos in Kaggle's layout: two folders, and both again in lower case."""
+    folder = tmp_path / "kaggle"
+    photos = sorted((raw / "images").iterdir())
+    for prefix in ("HAM10000", "ham10000"):
+        for part, half in enumerate((photos[::2], photos[1::2]), start=1):
+            target = folder / f"{prefix}_images_part_{part}"
+            target.mkdir(parents=True)
+            for photo in half:
+                shutil.copy(photo, target)
+    shutil.copy(raw / "metadata.csv", folder / "HAM10000_metadata.csv")
+    return folder
+
+
+@pytest.fixture
+def dataverse(kaggle: Path, tmp_path: Path) -> Path:
+    """The same in Dataverse's layout: two zip files and the metadata."""
+    folder = tmp_path / "dataverse"
+    folder.mkdir()
+    for part in ("HAM10000_images_part_1", "HAM10000_images_part_2"):
+        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
+            for photo in sorted((kaggle / part).iterdir()):
+                archive.write(photo, photo.name)
+    shutil.copy(kaggle / "HAM10000_metadata.csv", folder / "HAM10000_metadata")
+    return folder
+
+
+def downloaded(source: Path | str, target: Path) -> dict[str, bytes]:
+    target.mkdir()
+    download(str(source), 0, target)
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in sorted(target.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_both_layouts_give_the_same_photos_and_rows(
+    raw: Path, kaggle: Path, dataverse: Path, tmp_path: Path
+) -> None:
+    expected = {
+        str(path.relative_to(raw)): path.read_bytes() for path in raw.rglob("*") if path.is_file()
+    }
+    assert downloaded(kaggle, tmp_path / "a") == expected
+    assert downloaded(dataverse, tmp_path / "b") == expected
+    assert sorted(path.suffix for path in dataverse.iterdir()) == ["", ".zip", ".zip"]
+
+
+def test_photos_that_metadata_does_not_name_are_left_out_and_reported(
+    kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kaggle / "HAM10000_images_part_1" / "stranger.jpg").write_bytes(b"x")
+    assert "images/stranger.jpg" not in downloaded(kaggle, tmp_path / "out")
+    assert "left out 1 photos" in capsys.readouterr().out
+
+
+def test_missing_photo(kaggle: Path, tmp_path: Path) -> None:
+    image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
+    for path in list(kaggle.rglob(f"{image_id}.jpg")):
+        path.unlink()
+    with pytest.raises(
+        LesionsError, match=rf"1 of the 28 photos.*missing; the first is {image_id}\.jpg"
+    ):
+        downloaded(kaggle, tmp_path / "out")
+
+
+def test_empty_photo(kaggle: Path, tmp_path: Path) -> None:
+    image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
+    for path in list(kaggle.rglob(f"{image_id}.jpg")):
+        path.write_bytes(b"")
+    with pytest.raises(LesionsError, match=rf"{image_id}\.jpg is empty"):
+        downloaded(kaggle, tmp_path / "out")
+
+
+def test_no_metadata(kaggle: Path, tmp_path: Path) -> None:
+    (kaggle / "HAM10000_metadata.csv").unlink()
+    with pytest.raises(LesionsError, match=r"HAM10000_metadata\.csv is missing"):
+        downloaded(kaggle, tmp_path / "out")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match=r"'nowhere' is not a folder\. Allowed are sample"):
+        downloaded("nowhere", tmp_path / "out")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The synthetic photos' counts instead of the published ones."""
+    table = dataclasses.replace(HAM10000, photos=28, lesions=28, counts=dict.fromkeys(CODES, 4))
+    monkeypatch.setattr("lesions.sources.download.HAM10000", table)
+
+
+@pytest.mark.usefixtures("small")
+def test_kaggle_is_downloaded_anonymously(
+    kaggle: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+
+    def fake(handle: str) -> str:
+        seen.update(os.environ)
+        assert handle == "kmader/skin-cancer-mnist-ham10000"
+        return str(kaggle)
+
+    monkeypatch.setattr(kagglehub, "dataset_download", fake)
+    monkeypatch.setenv("KAGGLE_KEY", "secret")
+    got = downloaded("kaggle", tmp_path / "out")
+    assert got["metadata.csv"] == (raw / "metadata.csv").read_bytes()
+    assert len(got) == 29
+    assert "KAGGLE_KEY" not in seen
+    assert list(Path(seen["KAGGLE_CONFIG_DIR"]).glob("*")) == []
+    assert os.environ["KAGGLE_KEY"] == "secret"
+
+
+def test_kaggle_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: str) -> str:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", refuse)
+    with pytest.raises(LesionsError, match=r"cannot be downloaded \(no network\)\. By hand"):
+        downloaded("kaggle", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"photos": 29}, "28 photos instead of 29"),
+        ({"lesions": 27}, "28 lesions instead of 27"),
+        ({"counts": {"mel": 5, "nv": 4}}, "4 mel instead of 5"),
+    ],
+)
+def test_counts_of_published_data_are_checked(
+    dataverse: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    table = dataclasses.replace(
+        HAM10000, **{"photos": 28, "lesions": 28, "counts": None, **changes}
+    )
+    files = {path.name: path for path in dataverse.glob("*.zip")}
+    files["HAM10000_metadata.csv"] = dataverse / "HAM10000_metadata"
+    monkeypatch.setattr(transfers, "fetch", lambda _: files)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(LesionsError, match=words):
+        download("dataverse", 0, tmp_path / "out", table)
+
+
+def test_members_cannot_leave_the_folder(dataverse: Path, tmp_path: Path) -> None:
+    photo = b"evil"
+    with zipfile.ZipFile(dataverse / "zz.zip", "w") as archive:
+        for name in ("../../escaped.jpg", "/absolute.jpg", "a/../../b.jpg"):
+            archive.writestr(name, photo)
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    got = downloaded(dataverse, tmp_path / "out")
+    after = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path / "out").as_posix() for path in after - before} == set(got)
+    assert len(got) == 29
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+
+
+TRUTH = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+
+
+@pytest.fixture
+def outside(raw: Path, tmp_path: Path) -> Path:
+    """An external test set of two synthetic photos."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    for name, photo in zip(("b", "a"), sorted((raw / "images").iterdir()), strict=False):
+        shutil.copy(photo, folder / f"{name}.jpg")
+    (folder / "truth.csv").write_text(TRUTH + "b,1.0,0,0,0,0,0,0\na,0,0,0,0,0,0,1.0\n")
+    return folder
+
+
+def test_external_folder(outside: Path) -> None:
+    table, photos = find_external_test(str(outside))
+    assert table.to_dict("list") == {
+        "image_id": ["a", "b"],
+        "lesion_id": ["a", "b"],
+        "dx": ["vasc", "mel"],
+    }
+    assert [(name, read()) for name, read in photos] == [
+        (name, (outside / f"{name}.jpg").read_bytes()) for name in "ab"
+    ]
+
+
+def test_external_isic2018_leaves_out_what_has_no_photo(
+    outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = outside / "truth.csv"
+    truth.write_text(truth.read_text() + "ISIC_0035068,0,1,0,0,0,0,0\n")
+    with zipfile.ZipFile(outside / "photos.zip", "w") as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.write(outside / name, f"ISIC2018_Task3_Test_Input/{name}")
+    files = {path.name: path for path in outside.iterdir() if path.suffix != ".jpg"}
+    monkeypatch.setattr(transfers, "fetch", lambda _: files)
+    small = dataclasses.replace(ISIC2018, photos=2)
+    assert list(find_external_test("isic2018", small)[0]["image_id"]) == ["a", "b"]
+    assert (
+        "left out ISIC_0035068, which the ground truth lists without a photo"
+        in capsys.readouterr().out
+    )
+    with pytest.raises(LesionsError, match="2 photos instead of 1511"):
+        find_external_test("isic2018")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,MEL\na,1\n", "columns image,MEL; expected image,MEL,NV"),
+        (TRUTH, "no rows"),
+        (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "in two rows"),
+        (TRUTH + "a,1,1,0,0,0,0,0\n", "row of a: one 1"),
+        (TRUTH + "a,x,1,0,0,0,0,0\n", "row of a: one 1"),
+        (TRUTH + "gone,1,0,0,0,0,0,0\n", r"1 of 1 photos are missing; the first is gone\.jpg"),
+    ],
+)
+def test_wrong_ground_truth(outside: Path, text: str, words: str) -> None:
+    (outside / "truth.csv").write_text(text)
+    with pytest.raises(LesionsError, match=words):
+        find_external_test(str(outside))
+
+
+def test_external_folder_without_a_table() -> None:
+    with pytest.raises(LesionsError, match=r"'nowhere' has 0 CSV files\. Allowed are isic2018"):
+        find_external_test("nowhere")
+
+
+def test_damaged_zip(dataverse: Path, tmp_path: Path) -> None:
+    path = dataverse / "HAM10000_images_part_1.zip"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(LesionsError, match=r"part_1\.zip: not a whole zip"):
+        downloaded(dataverse, tmp_path / "out")
+
+
+def test_damaged_member(dataverse: Path, tmp_path: Path) -> None:
+    path = dataverse / "HAM10000_images_part_1.zip"
+    data = bytearray(path.read_bytes())
+    data[200:260] = bytes(60)
+    path.write_bytes(data)
+    with pytest.raises(LesionsError, match=r"part_1\.zip: .*cannot be unpacked"):
+        downloaded(dataverse, tmp_path / "out")
+
+
+def test_member_that_unpacks_to_too_much(dataverse: Path, tmp_path: Path) -> None:
+    image_id = read_metadata(dataverse / "HAM10000_metadata")["image_id"][0]
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{image_id}.jpg", bytes(65_000_000))
+    (dataverse / "zz.zip").write_bytes(bomb.getvalue())
+    with pytest.raises(LesionsError, match="unpacks to more than"):
+        downloaded(dataverse, tmp_path / "out")
