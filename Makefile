@@ -22,6 +22,7 @@ setup: .venv/ready  ## build .venv with the tested versions
 	@touch $@
 
 repro: setup  ## run the whole pipeline (dvc repro)
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo 'DVC needs a git repository: git init && git add --all && git commit --message start'; exit 2; }
 	dvc repro
 	@dvc metrics show
 
@@ -53,5 +54,5 @@ bench: setup  ## measure the speed against its upper bounds (15 minutes on two c
 
 ham10000: setup  ## run the pipeline on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
-	dvc exp run --set-param "source='$(SOURCE)'"
+	dvc exp run --set-param "source=\"$$SOURCE\""
 	@dvc metrics show

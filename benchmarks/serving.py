@@ -98,7 +98,7 @@ def main(
         kinds = {"test photos": array.images[test], **other_pictures(array.size)}
         table = pd.DataFrame({kind: flags(predictor, found) for kind, found in kinds.items()}).T
         print(f"\n{model}\n{table.round(3).to_string()}")
-        print(f"lesions predict: {speed(predictor, find_photos([photos]))}", flush=True)
+        print(f"lesions predict: {speed(predictor, find_photos([photos])[0])}", flush=True)
 
 
 if __name__ == "__main__":

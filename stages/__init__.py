@@ -7,7 +7,7 @@ from lesions.common.errors import run_cli
 
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Run a stage's function as a command line; say first which of its parameters have changed."""
+    """Run a stage's function as a command line; say first how its parameters differ from HEAD."""
     if changes := changed_parameters():
-        print(f"changed since the last commit: {', '.join(changes)}", flush=True)
+        print(f"differs from the last commit: {', '.join(changes)}", flush=True)
     run_cli(main)

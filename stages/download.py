@@ -1,10 +1,9 @@
-"""Stage download: brings photos and metadata from the source to data/raw."""
+"""Stage download: gets photos and metadata from the source into data/raw."""
 
 from pathlib import Path
 
-from lesions.common.artifacts import atomic_write
+from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
-from lesions.dataset.metadata import read_metadata
 from lesions.sources.download import download
 from stages import run_stage
 
@@ -12,9 +11,9 @@ from stages import run_stage
 def main() -> None:
     """Fill data/raw with metadata.csv and images/<image_id>.jpg from the source in params.yaml."""
     params = load_params()
-    with atomic_write(Path("data/raw"), folder=True) as raw:
-        download(params.source, params.sample_seed, raw)
-        metadata = read_metadata(raw / "metadata.csv")
+    with atomic_write(Path("data/raw/images"), folder=True) as images:
+        metadata = download(params.source, params.sample_seed, images)
+    write_csv(Path("data/raw/metadata.csv"), metadata)
     lesions = metadata["lesion_id"].nunique()
     print(f"download: {len(metadata):,} photos of {lesions:,} lesions from {params.source}")
 

@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
+from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import resize
-from lesions.sources.external_tests import find_external_test
+from lesions.sources.external_tests import find_external_test, leave_out_training_photos
 from stages import run_stage
 
 
@@ -18,8 +20,12 @@ def main(
     """Fill data/external/NAME with test.csv, images.npy and image_ids.csv."""
     params = load_params()
     table, photos = find_external_test(params.external_test(name))
+    used = [read_table(Path(f"data/split/{subset}.csv"), "image_id") for subset in ("train", "val")]
+    ids = pd.concat(used)["image_id"]
+    table, photos = leave_out_training_photos(table, photos, ids, Path("data/raw/images"))
     with atomic_write(Path(f"data/external/{name}"), folder=True) as folder:
-        resize(photos, params.image_size, folder / "images.npy")
+        readers = [(photo.place, photo.read) for photo in photos]
+        resize(readers, params.image_size, folder / "images.npy")
         write_csv(folder / "image_ids.csv", table[["image_id"]])
         write_csv(folder / "test.csv", table)
     print(f"external test set {name}: {len(table):,} photos")

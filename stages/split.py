@@ -4,22 +4,33 @@ from pathlib import Path
 
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
-from lesions.dataset.metadata import read_metadata
+from lesions.dataset import audit
+from lesions.dataset.metadata import join_lesions, read_metadata
+from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import split, summary
 from stages import run_stage
 
 
 def main() -> None:
-    """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv."""
+    """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv; audit it."""
     params = load_params()
     metadata = read_metadata(Path("data/raw/metadata.csv"))
+    identical = audit.identical_photos(PhotoArray(Path("data/resized")), metadata)
     subsets = split(
-        metadata, params.val_share, params.test_share, params.holdout, params.split_seed
+        join_lesions(metadata, identical),
+        params.val_share,
+        params.test_share,
+        params.holdout,
+        params.split_seed,
     )
+    shares = {"val": params.val_share, "test": params.test_share}
+    findings = audit.audit(metadata, identical, subsets, shares)
     with atomic_write(Path("data/split"), folder=True) as folder:
         for name, rows in subsets.items():
             write_csv(folder / f"{name}.csv", rows)
+        write_csv(folder / "audit.csv", findings)
     print(f"split: photos of each diagnosis\n{summary(subsets).T.to_string()}")
+    print(f"audit: {audit.summary(findings)} (data/split/audit.csv)")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import CHROMIUM, PARAMS, commit, copy_project, dvc
+from helpers import CHROMIUM, PARAMS, commit, copy_project, dvc, generate_raw
 from playwright.sync_api import Browser, sync_playwright
 
 from lesions.common.artifacts import write_csv
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
-from lesions.sources import sample
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def params() -> Params:
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data/raw of 28 synthetic photos, four lesions of each diagnosis; not to be changed."""
     folder = tmp_path_factory.mktemp("synthetic") / "raw"
-    sample.generate(0, folder, dict.fromkeys(CODES, (4, 0, 0)))
+    generate_raw(0, folder, dict.fromkeys(CODES, (4, 0, 0)))
     return folder
 
 

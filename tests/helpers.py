@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
+from lesions.common.artifacts import write_csv
 from lesions.common.params import load_params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import COLUMNS
@@ -19,6 +20,7 @@ from lesions.evaluation.predictions import Predictions
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
 from lesions.networks.model_card import ModelCard
+from lesions.sources import sample
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -39,6 +41,12 @@ def metadata_of(lesions: dict[str, list[int]]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
     return table.assign(dx_type="histo", age="50.0", sex="male", localization="back")[list(COLUMNS)]
+
+
+def generate_raw(seed: int, raw: Path, lesions: dict[str, tuple[int, int, int]]) -> None:
+    """Write a data/raw of synthetic photos, as the stage download does."""
+    (raw / "images").mkdir(parents=True)
+    write_csv(raw / "metadata.csv", sample.generate_photos(seed, raw / "images", lesions))
 
 
 def predictions_of(
@@ -86,7 +94,7 @@ def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
         "distance_threshold": 0.5,
         "weights": "random",
         "seed": 0,
-        "recipe": {"source": "sample", "lr": 0.001, "augment": {"hue": 0.1}},
+        "recipe": {"source": "sample", "lr": 0.001, "augment": PARAMS.augment.model_dump()},
         "observations": dict.fromkeys(CODES, 9),
         "precision": "fp32",
         "device": "cpu",

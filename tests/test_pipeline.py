@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, change_params, commit, dvc, git, run
+from helpers import ROOT, change_params, commit, dvc, generate_raw, git, run
 
 from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS
 from lesions.evaluation.comparison import METRICS
@@ -38,13 +38,16 @@ def back_to_commit(project: Path) -> None:
     assert ran(dvc(project, "repro")) == []
 
 
-def external_test_set(raw: Path, folder: Path) -> Path:
-    """Make an external test set in ISIC's form from the synthetic photos."""
-    metadata = pd.read_csv(raw / "metadata.csv")
-    truth = pd.DataFrame({"image": metadata["image_id"]})
+def external_test_set(folder: Path, seed: int) -> Path:
+    """Make an external test set in ISIC's form, of synthetic photos."""
+    generate_raw(seed, folder / "drawn", dict.fromkeys(CODES, (3, 0, 0)))
+    metadata = pd.read_csv(folder / "drawn/metadata.csv")
+    truth = pd.DataFrame({"image": "EXTERNAL_" + metadata["image_id"]})
     for column in ISIC_COLUMNS:
         truth[column] = (metadata["dx"].str.upper() == column).astype(float)
-    shutil.copytree(raw / "images", folder)
+    for photo in (folder / "drawn/images").iterdir():
+        photo.rename(folder / f"EXTERNAL_{photo.name}")
+    shutil.rmtree(folder / "drawn")
     truth.to_csv(folder / "truth.csv", index=False)
     return folder
 
@@ -120,7 +123,7 @@ def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
 def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:
     output = dvc(project, "exp", "run", "--name", "faster", "--set-param", "lr=0.01")
     assert ran(output) == TRAINING
-    assert "changed since the last commit: lr 0.001 → 0.01" in output
+    assert "differs from the last commit: lr 0.001 → 0.01" in output
     assert yaml.safe_load((project / "params.yaml").read_text())["lr"] == 0.01
     difference = dvc(project, "exp", "diff")
     assert "metrics/val/resnet50.json" in difference
@@ -173,22 +176,22 @@ def test_two_at_once_do_no_harm(project: Path) -> None:
     back_to_commit(project)
 
 
-def test_two_external_test_sets(project: Path, raw: Path, tmp_path: Path) -> None:
-    clinic, isic = (external_test_set(raw, tmp_path / name) for name in ("clinic", "isic"))
+def test_two_external_test_sets(project: Path, tmp_path: Path) -> None:
+    clinic, isic = external_test_set(tmp_path / "a", 5), external_test_set(tmp_path / "b", 6)
     settings = [f"+external_tests.clinic={clinic}", f"+external_tests.isic={isic}"]
     output = dvc(project, "exp", "run", "-S", settings[0], "-S", settings[1])
     assert sorted(ran(output)) == [
         *("evaluate-external@clinic", "evaluate-external@isic"),
         *("external@clinic", "external@isic"),
     ]
-    for name in ("clinic", "isic"):
+    for name, folder in (("clinic", clinic), ("isic", isic)):
         for file in (*MODELS, "baseline"):
             values = json.loads((project / f"metrics/{name}/{file}.json").read_text())
             assert tuple(values) == NAMES
         assert len(pd.read_csv(project / f"plots/{name}/comparison.csv")) == len(METRICS)
         submission = pd.read_csv(project / f"data/predictions/{name}/resnet50_isic.csv")
         assert list(submission.columns) == ["image", *ISIC_COLUMNS]
-        assert list(submission["image"]) == sorted(pd.read_csv(raw / "metadata.csv")["image_id"])
+        assert list(submission["image"]) == sorted(pd.read_csv(folder / "truth.csv")["image"])
         assert submission[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
     assert "metrics/clinic/resnet50.json" in dvc(project, "metrics", "show")
     run(project, sys.executable, "-m", "stages.report")
@@ -198,6 +201,26 @@ def test_two_external_test_sets(project: Path, raw: Path, tmp_path: Path) -> Non
     git(project, "clean", "--quiet", "--force", "-d", "metrics", "plots")
     back_to_commit(project)
     assert len(dvc(project, "metrics", "show").splitlines()) == 6
+
+
+def test_the_users_photos_in_an_output_folder_are_never_deleted(
+    project: Path, raw: Path, tmp_path: Path
+) -> None:
+    """Photos in data/raw, as a source or before the first run: refused, and still there."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
+    photos = clone / "data/raw/mine"
+    shutil.copytree(raw / "images", photos)
+    before = sorted(path.read_bytes() for path in photos.iterdir())
+    output = dvc(clone, "exp", "run", "-S", "source=data/raw", fails=True)
+    assert "source is 'data/raw', in data/raw/, which the pipeline writes" in output
+    git(clone, "checkout", "--quiet", "params.yaml")
+    # Not even those in the folder that the stage replaces.
+    shutil.copytree(photos, clone / "data/raw/images")
+    output = dvc(clone, "repro", fails=True)
+    assert "data/raw/images: has 28 files that this pipeline has not written" in output
+    for folder in (photos, clone / "data/raw/images"):
+        assert sorted(path.read_bytes() for path in folder.iterdir()) == before
 
 
 def test_a_failing_stage_says_why_and_leaves_the_old_results(project: Path) -> None:

@@ -18,7 +18,7 @@ def changed_parameters(stage: str | None = None) -> list[str]:
         stage: its name in dvc.yaml; by default the one that DVC is running, if any.
 
     Returns:
-        Nothing without a stage, or where the commit cannot be read (without git, say).
+        Nothing without a stage, or where the commit cannot be read, for example without git.
     """
     stage = stage or os.environ.get("DVC_STAGE", "")
     command = ["git", "show", f"HEAD:./{PATH}"]

@@ -10,6 +10,8 @@ from typing import NoReturn
 
 import typer
 
+from lesions.common.names import safe_text
+
 
 class LesionsError(Exception):
     """An error that the user can fix: names the file or key, what was found, what is allowed."""
@@ -38,12 +40,15 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except LesionsError as error:
-            sys.exit(f"error: {error}")
-        except BrokenPipeError:  # the reader of the output (head, say) has closed it
+            sys.exit(f"error: {safe_text(str(error))}")
+        except BrokenPipeError:  # the reader of the output, for example head, has closed it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that exit can flush
             sys.exit(1)
-        except OSError as error:  # not foreseen elsewhere: a file where a folder is needed, say
-            sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        except (
+            OSError
+        ) as error:  # not foreseen elsewhere, for example a file where a folder is needed
+            name = safe_text(str(error.filename or "a file"))
+            sys.exit(f"error: {name}: {error.strerror or error}")
         except KeyboardInterrupt:
             print("interrupted: no half-written file is left", file=sys.stderr)
             sys.stdout.flush()

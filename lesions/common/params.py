@@ -1,5 +1,6 @@
 """The parameters: params.yaml, checked as a whole before any stage starts."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -10,6 +11,9 @@ from ruamel.yaml.error import YAMLError
 from lesions.common.errors import LesionsError
 
 PATH = Path("params.yaml")
+# What the pipeline writes; a source may not be in it.
+OUTPUTS = [Path("data") / name for name in ("raw", "resized", "split", "balanced")]
+OUTPUTS += [Path("data/external"), Path("data/predictions"), Path("models"), Path("plots")]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -82,6 +86,13 @@ class Params(_Strict):
             raise ValueError(
                 f"weights names the network {min(unknown)!r}; known are {', '.join(self.networks)}"
             )
+        for key, source in {"source": self.source, **self.external_tests}.items():
+            folder = Path(os.path.expanduser(source)).resolve()  # noqa: PTH111
+            if own := next((out for out in OUTPUTS if folder.is_relative_to(out.resolve())), None):
+                raise ValueError(
+                    f"{key} is {source!r}, in {own}/, which the pipeline writes: your photos would "
+                    "be lost. Move them to another folder"
+                )
         if taken := set(self.external_tests) & {"val", "test", *self.networks}:
             raise ValueError(
                 f"external_tests uses the name {min(taken)!r}, which metrics/ and plots/ use "

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def thread_pool(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Give a pool of threads, like ThreadPoolExecutor but for Ctrl-C.
 
-    Ctrl-C can interrupt the main thread while it holds a lock that a worker needs (the lock of a
-    future whose result it asks for, say). Waiting for the workers would then never end.
+    Ctrl-C can interrupt the main thread while it holds a lock that a worker needs (for example
+    that of a future whose result it asks for). Waiting for the workers would then never end.
     """
     pool = ThreadPoolExecutor(count)
     try:

@@ -16,7 +16,7 @@ def balancing_factors(counts: dict[str, int], method: str) -> dict[str, int]:
             (the smaller of two equally near); `sqrt`, the square root of that, rounded; `none`.
 
     Returns:
-        Class to factor, each at least 1.
+        A dict from class to factor, each at least 1.
 
     >>> balancing_factors({"nv": 5403, "mel": 935, "df": 107}, "multiply")
     {'nv': 1, 'mel': 6, 'df': 50}

@@ -1,6 +1,7 @@
 """The metadata table: one row per photo, in HAM10000's columns, checked, all values as text."""
 
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,17 @@ from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
 
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
+OPTIONAL = ("dataset",)  # only Dataverse's table has it
+SAVE_AS = "From a spreadsheet, save the table as CSV, UTF-8, separated by commas"
+# Spaces of all kinds, zero-width characters and the byte order mark.
+INVISIBLE = "".join(map(chr, (*range(33), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010)))) + (
+    "\u2028\u2029\u202f\u205f\u2060\u3000\ufeff"
+)
+PLACEHOLDERS = ("unknown", "nan", "none", "null", "na", "n.a.", "-", "--", "0", ".", "id", "lesion")
+MAX_HEADER = 1_000_000  # bytes of the first line
+MAX_COLUMNS = 1000
+MAX_PHOTOS = 30  # of one lesion; HAM10000 has at most 6
+MAX_DIAGNOSES = 2  # of one lesion; HAM10000 has one
 
 # Each pair shows one lesion under two lesion_ids. Published with the corrected DermaMNIST:
 # Abhishek et al. 2025, doi 10.1038/s41597-025-04382-5.
@@ -34,84 +46,130 @@ DUPLICATE_PAIRS = (
 )
 
 
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
+def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a CSV file (tab-separated if it ends in .tab) as text, empty cells as empty text.
 
     Args:
         path: the file.
         columns: that it must have.
+        only: the columns to read, if they are there; by default all.
 
     Raises:
         LesionsError: the file is missing, is not such a table or lacks a column.
     """
+    separator = "\t" if path.suffix == ".tab" else ","
     try:
+        with path.open("rb") as file:
+            if (count := file.readline(MAX_HEADER).count(separator.encode()) + 1) > MAX_COLUMNS:
+                raise LesionsError(f"{path}: {count:,} columns; at most {MAX_COLUMNS} are allowed.")
         with warnings.catch_warnings():
             # Rows longer than the header are an error, not a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
                 path,
-                sep="\t" if path.suffix == ".tab" else ",",
+                sep=separator,
                 dtype=str,
                 keep_default_na=False,
                 index_col=False,  # else one comma too many at the end of rows shifts all columns
             )
     except FileNotFoundError:
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.") from None
+    except UnicodeDecodeError:
+        raise LesionsError(f"{path}: not UTF-8 text. {SAVE_AS}") from None
     except (ValueError, OSError, OverflowError, pd.errors.ParserWarning) as error:
         # The errors of pandas' parser are ValueErrors.
         why = " ".join(str(error).split())
-        raise LesionsError(f"{path}: not a readable table ({why}).") from None
+        raise LesionsError(f"{path}: not a readable table ({why}). {SAVE_AS}") from None
     if missing := [column for column in columns if column not in table.columns]:
+        found = ", ".join(table.columns[:20]) or "none of them"
         raise LesionsError(
-            f"{path}: lacks the column {', '.join(missing)}; found {', '.join(table.columns)}, "
-            f"expected {', '.join(columns)}."
+            f"{path}: lacks the column {', '.join(missing)}; found {found}; expected "
+            f"{', '.join(columns)}. {SAVE_AS}"
         )
-    return table
+    return table if only is None else table[[name for name in table.columns if name in only]]
 
 
 def read_metadata(path: Path) -> pd.DataFrame:
-    """Read the metadata and check columns, ids and diagnoses.
+    """Read the metadata, clean it, and refuse what could put one lesion into two subsets.
+
+    Empty rows, and invisible characters at the ends of values, are removed and counted. All else
+    that is doubtful is refused, with its row: ids that differ only in case or spaces, placeholders
+    for ids, lesions of implausibly many photos or diagnoses.
 
     Returns:
-        All columns as text, one row per photo, sorted by image_id.
+        The columns in COLUMNS and OPTIONAL as text, one row per photo, sorted by image_id.
 
     Raises:
-        LesionsError: a column is missing, an image_id is empty, unusable as a file name or
-            repeated, a lesion_id is empty, or a dx is unknown.
+        LesionsError: names the file, a row and what is allowed.
     """
-    table = read_table(path, *COLUMNS)
+    table = _clean(path, read_table(path, *COLUMNS, only=(*COLUMNS, *OPTIONAL)))
     if table.empty:
         raise LesionsError(f"{path}: has no rows. One row per photo is expected.")
-    unusable = table[~table["image_id"].str.fullmatch(r"[A-Za-z0-9_-]{1,100}")]
-    if len(unusable):
-        raise LesionsError(
-            f"{path}: image_id {unusable['image_id'].iloc[0]!r} in row {unusable.index[0] + 2}; "
-            "letters, digits, _ and - are allowed."
-        )
-    if len(repeated := table[table["image_id"].duplicated()]):
-        raise LesionsError(
-            f"{path}: image_id {repeated['image_id'].iloc[0]} is in more than one row "
-            f"({len(repeated)} rows too many in all). Keep one row per photo."
-        )
-    if (blank := table["lesion_id"].str.strip() == "").any():
-        row = table.index[blank][0]
-        raise LesionsError(f"{path}: empty lesion_id in row {row + 2}; every photo needs one.")
-    unknown = table[~table["dx"].isin(CODES)]
-    if len(unknown):
-        raise LesionsError(
-            f"{path}: dx {unknown['dx'].iloc[0]!r} of {unknown['image_id'].iloc[0]}; "
-            f"known diagnoses are {', '.join(CODES)}."
-        )
+
+    def refuse(wrong: "pd.Series[bool]", what: str, allowed: str) -> None:
+        if wrong.any():
+            row = table.index[wrong][0]  # the header is row 1
+            raise LesionsError(
+                f"{path}: {what.format(**table.loc[row])} in row {row + 2} ({wrong.sum()} rows in "
+                f"all); {allowed}."
+            )
+
+    # Every value alone.
+    for column in ("image_id", "lesion_id"):
+        valid = table[column].str.fullmatch(r"[A-Za-z0-9_.:-]{1,100}")
+        refuse(table[column] == "", f"empty {column}", "every photo needs one")
+        refuse(~valid, f"{column} {{{column}!r}}", "letters, digits and _ . : - are allowed")
+    unusable = ~table["image_id"].str.fullmatch(r"[A-Za-z0-9_-]{1,100}")
+    refuse(unusable, "image_id {image_id!r}", "letters, digits, _ and - are allowed")
+    refuse(~table["dx"].isin(CODES), "dx {dx!r} of {image_id}", f"known are {', '.join(CODES)}")
+    for column in ("sex", "localization", "dx_type"):
+        valid = table[column].str.fullmatch(r"[\w ,/().+-]{0,60}")
+        refuse(~valid, f"{column} {{{column}!r}}", "letters, digits and , / ( ) . + - are allowed")
+    age = pd.to_numeric(table["age"], errors="coerce")
+    valid = age.between(0, 120) | table["age"].str.casefold().isin(("", "unknown", "nan"))
+    refuse(~valid, "age {age!r}", "years from 0 to 120, or nothing, are allowed")
+
+    # Values that must differ, or must not.
+    refuse(table["image_id"].duplicated(), "a second {image_id}", "keep one row per photo")
+    for column in ("image_id", "lesion_id"):
+        key = table[column].str.casefold()
+        variants = table.groupby(key)[column].nunique()
+        wrong = key.isin(variants.index[variants > 1])
+        refuse(wrong, f"{column} {{{column}}}", "another one differs from it only in case")
+    photos = table.groupby("lesion_id")["image_id"].transform("size")
+    placeholder = table["lesion_id"].str.casefold().isin(PLACEHOLDERS)
+    refuse(placeholder & (photos > 1), "lesion_id {lesion_id}", "give every lesion its own id")
+    many = f"a lesion has at most {MAX_PHOTOS} photos and {MAX_DIAGNOSES} diagnoses"
+    diagnoses = table.groupby("lesion_id")["dx"].transform("nunique")
+    wrong = (photos > MAX_PHOTOS) | (diagnoses > MAX_DIAGNOSES)
+    refuse(wrong, "lesion_id {lesion_id} of very many photos or diagnoses", many)
     return table.sort_values("image_id", ignore_index=True)
 
 
-def join_duplicate_lesions(table: pd.DataFrame) -> pd.DataFrame:
-    """Give the two lesions of each published duplicate pair one lesion_id.
+def _clean(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Remove invisible characters at the ends of values, and rows without any value."""
+    stripped = table.apply(lambda column: column.str.strip(INVISIBLE))
+    if changed := int((stripped != table).any(axis=1).sum()):
+        print(f"{path}: removed spaces or invisible characters around values in {changed} rows")
+    empty = (stripped == "").all(axis=1)
+    if empty.any():
+        print(f"{path}: left out {empty.sum()} empty rows")
+    cleaned: pd.DataFrame = stripped[~empty]
+    return cleaned
 
-    A pair of which the table lacks a photo is ignored.
+
+def join_lesions(
+    table: pd.DataFrame, pairs: Iterable[tuple[str, str]] = DUPLICATE_PAIRS
+) -> pd.DataFrame:
+    """Give the two lesions of each pair of photos one lesion_id.
+
+    Args:
+        table: one row per photo.
+        pairs: image_ids of photos of one lesion; by default the published ones. A pair of which
+            the table lacks a photo is ignored.
     """
     lesion = table.set_index("image_id")["lesion_id"]
-    for first, second in DUPLICATE_PAIRS:
+    for first, second in pairs:
         if first in lesion.index and second in lesion.index:
             joined, other = sorted((lesion[first], lesion[second]))
             lesion = lesion.mask(lesion == other, joined)

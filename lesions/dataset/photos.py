@@ -3,14 +3,16 @@
 import errno
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from lesions.common.errors import LesionsError
 from lesions.common.progress import progress
@@ -20,9 +22,51 @@ from lesions.dataset.metadata import read_table
 Pixels = npt.NDArray[np.uint8]
 Photo = tuple[str, Callable[[], bytes]]  # its name, and a function that reads it
 
-MAX_PIXELS = 80_000_000  # more than a phone's photo; 240 MB as RGB; Pillow warns at 89
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")  # JPEG includes MPO, whose first photo is used
+MAX_BYTES = 64_000_000  # of a file; HAM10000's largest has 0.5 MB
+MAX_PIXELS = 80_000_000  # more than a phone's photo; Pillow warns at 89 million
+MAX_SIDE = 20_000  # an image of 1 × 80 million pixels takes 26 s and 2.5 GB
+MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each costs a pass over all pixels
 CHUNK = 4096  # photos queued at a time, so that memory stays constant
+
+# What people have under a photo's name, by its first bytes.
+_OTHER_FILES = (
+    (rb"....ftyp(hei|hev|mif|msf)", "a HEIC photo; export it as JPEG"),
+    (rb"....ftypavi", "an AVIF photo; export it as JPEG"),
+    (rb"GIF8", "a GIF, which has at most 256 colours; use the original photo"),
+    (rb"%PDF", "a PDF; export the photo as JPEG"),
+    (rb"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull`"),
+    (rb"\s*(<!doctype|<html|<\?xml)", "a web page; download the photo again"),
+    (rb"PK\x03\x04", "a zip file; unpack it"),
+)
+# How to turn a photo upright, by the EXIF tag Orientation (274).
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_file(path: Path) -> bytes:
+    """Read a photo's file, which must be a regular file of at most MAX_BYTES.
+
+    Raises:
+        LesionsError: it is missing, not a regular file (but a device, for example), too large or
+            unreadable.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise LesionsError(f"{path}: not a regular file.")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise LesionsError(f"{path}: {size:,} bytes; at most {MAX_BYTES:,} are allowed.")
+        return path.read_bytes()
+    except OSError as error:
+        raise LesionsError(f"{path}: {error.strerror}.") from None
 
 
 def decode(data: bytes, size: int, name: str) -> Pixels:
@@ -30,7 +74,9 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
 
     A JPEG is first shrunk by libjpeg, in the frequency domain, to the smallest power-of-two
     fraction that is no smaller than `size`; a triangle filter does the rest (Pillow's
-    `draft` and `BILINEAR`). Greyscale, palette, CMYK, alpha and 16-bit become 8-bit RGB.
+    `draft` and `BILINEAR`). Greyscale, palette, CMYK and 16-bit become 8-bit RGB. The photo is
+    turned upright by its EXIF orientation; other EXIF tags are ignored. Colours are converted
+    from an embedded profile to sRGB. Transparent photos are laid on white.
 
     Args:
         data: the file's bytes.
@@ -44,16 +90,24 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
         LesionsError: the file is empty, truncated, too large, or not a photo.
     """
     if not data:
-        raise LesionsError(f"{name}: the file is empty. Fetch the photo again.")
+        raise LesionsError(f"{name}: the file is empty. Download the photo again.")
+    if (scans := data.count(b"\xff\xda")) > MAX_SCANS and data.startswith(b"\xff\xd8"):
+        raise LesionsError(
+            f"{name}: a JPEG of {scans} scans; at most {MAX_SCANS} are allowed. Save it again."
+        )
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise LesionsError(
                     f"{name}: {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are "
-                    "allowed."
+                    f"allowed, and a side of {MAX_SIDE:,}."
                 )
+            upright, profile = _orientation(image), image.info.get("icc_profile")
             image.draft("RGB", (size, size))
-            return np.array(_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
+            # Scale first: all that follows then works on few pixels.
+            small = _eight_bits(image).resize((size, size), Image.Resampling.BILINEAR)
+            small = small.transpose(upright) if upright is not None else small
+            return np.array(_to_srgb(small, profile))
     except LesionsError:
         raise
     except Image.DecompressionBombError:
@@ -61,22 +115,73 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
             f"{name}: too many pixels; at most {MAX_PIXELS:,} are allowed."
         ) from None
     except Exception as error:  # Pillow's plugins raise many kinds on damaged bytes
-        raise LesionsError(
-            f"{name}: not a whole photo ({error}). Allowed are {', '.join(FORMATS)}; "
-            "fetch the photo again."
-        ) from None
+        raise LesionsError(f"{name}: {_explain(data, error)}.") from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Turn an image of any mode upright and into 8-bit RGB."""
-    image = ImageOps.exif_transpose(image)
+def _explain(data: bytes, error: Exception) -> str:
+    """Say what a file is that is not a photo, or why it is not a whole one."""
+    for pattern, meaning in _OTHER_FILES:
+        if re.match(pattern, data, re.IGNORECASE | re.DOTALL):
+            return f"not a photo but {meaning}"
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a photo. Allowed are {', '.join(FORMATS)}; download the photo again"
+    why = re.sub(r"\s*<[^<>]* at 0x[0-9a-f]+>", "", str(error))
+    return f"not a whole photo ({why}). Download the photo again"
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """Read the EXIF orientation; a damaged EXIF block counts as none."""
+    try:
+        return _UPRIGHT.get(image.getexif().get(274, 1))
+    except Exception:  # Pillow's EXIF reader raises many kinds on damaged bytes
+        return None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Turn an image of any mode into 8-bit RGB, RGBA (if it is transparent) or CMYK.
+
+    No copy is made of an image that has one of these modes already.
+    """
     if image.mode in ("I", "F"):
-        raise ValueError("32 bits a pixel")
+        raise ValueError("32 bits per pixel are not supported")
     if image.mode.startswith("I;16"):  # keep the upper 8 bits
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
+    if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    return image if image.mode in ("RGB", "RGBA", "CMYK") else image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert RGB, RGBA or CMYK to sRGB without transparency.
+
+    Args:
+        image: small, because it was scaled.
+        profile: the embedded colour profile. One that is damaged, or of another colour space than
+            the image, is ignored, as in browsers.
+    """
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    if profile:
+        try:
+            converted = ImageCms.applyTransform(image, _transform(profile, image.mode))
+            assert converted is not None
+            return converted
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass
     return image.convert("RGB")
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
+    """Prepare the conversion from a colour profile to sRGB; threads may share it."""
+    return ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        ImageCms.createProfile("sRGB"),
+        mode,
+        "RGB",
+        flags=ImageCms.Flags.NOCACHE,
+    )
 
 
 def resize(photos: Sequence[Photo], size: int, out: Path) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import join_duplicate_lesions
+from lesions.dataset.metadata import join_lesions
 
 SUBSETS = ("train", "val", "test")
 
@@ -40,13 +40,13 @@ def split(
     {'train': 56, 'val': 7, 'test': 7}
     """
     # One row per lesion.
-    table = join_duplicate_lesions(table).sort_values("image_id", ignore_index=True)
+    table = join_lesions(table).sort_values("image_id", ignore_index=True)
     lesions = (
         table.groupby("lesion_id")
         .agg(photos=("image_id", "size"), dx=("dx", "first"), diagnoses=("dx", "nunique"))
         .sort_index()
     )
-    # Those that may be held out, in random order.
+    # The lesions that validation and test may use, in random order.
     candidates = lesions[lesions["diagnoses"] == 1]
     if holdout == "once-photographed":
         candidates = candidates[candidates["photos"] == 1]
@@ -56,7 +56,7 @@ def split(
     subset_of = pd.Series("train", index=lesions.index)
     quotas = {}
     for subset, share in (("test", test_share), ("val", val_share)):
-        total = int(share * len(table) + 1e-9)
+        total = int(share * len(table) + 1e-9)  # 0.1 × 30 can be 2.9999 in floating point
         quotas[subset] = _stratify(remaining.groupby("dx")["photos"].sum(), total)
         for code, quota in quotas[subset].items():
             taken = _take_lesions(remaining[remaining["dx"] == code]["photos"], quota)
@@ -69,7 +69,7 @@ def split(
 
 
 def _shuffle(candidates: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Shuffle the lesions of each diagnosis by a generator of its own.
+    """Shuffle the lesions of each diagnosis with a separate random generator.
 
     So the order within one diagnosis does not depend on how many lesions the others have.
     """
@@ -95,7 +95,7 @@ def _stratify(photos: "pd.Series[int]", total: int) -> dict[str, int]:
 
 
 def _take_lesions(photos: "pd.Series[int]", quota: int) -> list[str]:
-    """Take whole lesions in order, as long as their photos fit into the quota."""
+    """Take whole lesions in order; skip one whose photos do not fit into the rest of the quota."""
     taken = []
     for lesion, count in photos.items():
         if count <= quota:

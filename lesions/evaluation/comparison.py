@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from lesions.common.errors import LesionsError
 from lesions.evaluation.intervals import Floats, percentile_interval
-from lesions.evaluation.metrics import MINIMUM, TITLES, point_estimates
+from lesions.evaluation.metrics import MIN_CASES, TITLES, point_estimates
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.key_metrics import MELANOMA
 
@@ -19,20 +19,20 @@ CONFIDENCE = 1 - 0.05 / len(METRICS)  # of each interval, so that all four hold 
 
 
 def compare(
-    predictions: Mapping[str, Predictions], samples: Mapping[str, Mapping[str, Floats]]
+    predictions: Mapping[str, Predictions], resamples: Mapping[str, Mapping[str, Floats]]
 ) -> pd.DataFrame:
     """Compare every two models.
 
     Args:
         predictions: title of each model to its predictions, all for the same photos in one order.
-        samples: of each model, from `metrics.bootstrap`. Because the resamples are the same, the
+        resamples: of each model, from `metrics.bootstrap`. Because the resamples are the same, the
             intervals are those of paired differences.
 
     Returns:
         One row per pair and metric: first, second, metric, difference (first - second), low and
         high (95 %), significant; and for accuracy only_first, only_second and p from `mcnemar`.
         A difference is significant if 0 is outside its 98.75 % interval (Bonferroni's correction
-        for four metrics). Low and high are NaN if the models differ on fewer than MINIMUM of the
+        for four metrics). Low and high are NaN if the models differ on fewer than MIN_CASES of the
         lesions that count: resamples of so few would all look alike.
     """
     rows = []
@@ -44,10 +44,10 @@ def compare(
         melanomas = a.labels == MELANOMA
         for name in METRICS:
             counts = melanomas if name == "melanoma_sensitivity" else np.ones_like(melanomas)
-            differences = samples[first][name] - samples[second][name]
+            differences = resamples[first][name] - resamples[second][name]
             low, high = percentile_interval(differences)
             lowest, highest = percentile_interval(differences, CONFIDENCE)
-            if sum(discordant_lesions(a, b, counts)) < MINIMUM:
+            if sum(discordant_lesions(a, b, counts)) < MIN_CASES:
                 low = high = lowest = highest = np.nan
             rows.append(
                 {

@@ -18,7 +18,7 @@ from lesions.networks.curves import Floats, curve, ratio
 from lesions.networks.key_metrics import MELANOMA, confusion_matrices, key_metrics
 
 TABLES = ("metrics", "per_class", "confusion", "subgroups", "thresholds", "reliability")
-MINIMUM = 10  # photos of a subgroup, or melanomas, that a metric with an interval needs
+MIN_CASES = 10  # fewest photos of a subgroup, or melanomas, for which metrics are shown
 
 TITLES = {
     "accuracy": "accuracy",
@@ -46,8 +46,8 @@ def all_metrics(predictions: Predictions, weights: Floats) -> dict[str, Floats]:
         weights: (b, n), one row per sample.
 
     Returns:
-        Metric to its (b,) values, keys and order as TITLES; NaN where a diagnosis that it needs
-        does not occur.
+        A dict from metric to its (b,) values, keys and order as TITLES; NaN where a diagnosis that
+        it needs does not occur.
     """
     labels, calibrated = predictions.labels, predictions.probabilities
     malignant = [CODES.index(code) for code in MALIGNANT]
@@ -76,24 +76,24 @@ def bootstrap(predictions: Predictions) -> dict[str, Floats]:
     """Compute every metric on resamples of the lesions, the same ones for every model.
 
     Returns:
-        Metric to (RESAMPLES,) values. Those of melanoma are NaN with fewer than MINIMUM melanomas:
-        resamples of so few hardly differ, so their interval would be too narrow.
+        A dict from metric to its (RESAMPLES,) values. Those of melanoma are NaN with fewer than
+        MIN_CASES melanomas: resamples of so few hardly differ, so their interval is too narrow.
     """
     lesions = predictions.photos["lesion_id"].to_numpy(dtype=str)
     blocks = [all_metrics(predictions, weights) for weights in bootstrap_weights(lesions)]
     values = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    if len(np.unique(lesions[predictions.labels == MELANOMA])) < MINIMUM:
+    if len(np.unique(lesions[predictions.labels == MELANOMA])) < MIN_CASES:
         for name in (name for name in values if name.startswith("melanoma")):
             values[name] = np.full(RESAMPLES, np.nan)
     return values
 
 
-def metric_table(predictions: Predictions, samples: dict[str, Floats]) -> pd.DataFrame:
+def metric_table(predictions: Predictions, resamples: dict[str, Floats]) -> pd.DataFrame:
     """Make the table of metrics.csv: every metric with its 95 % interval and its baseline.
 
     Args:
         predictions: of one model.
-        samples: from `bootstrap`.
+        resamples: from `bootstrap`.
 
     Returns:
         Columns metric, value, low, high, baseline (of always predicting the most common
@@ -105,7 +105,7 @@ def metric_table(predictions: Predictions, samples: dict[str, Floats]) -> pd.Dat
     melanoma_lesions = predictions.photos["lesion_id"][predictions.labels == MELANOMA].nunique()
     rows = []
     for name, value in point_estimates(predictions).items():
-        low, high = percentile_interval(samples[name])
+        low, high = percentile_interval(resamples[name])
         if name == "melanoma_sensitivity":
             low, high = wilson_interval(value, melanoma_lesions)
         elif name.startswith("calibration_error"):
@@ -121,14 +121,14 @@ def per_class_table(predictions: Predictions) -> pd.DataFrame:
     Returns:
         One row per diagnosis, in class order: dx, photos, lesions, sensitivity with low and high
         (Wilson's interval for as many cases as there are lesions), specificity, precision, f1,
-        roc_auc, average_precision. Undefined values are NaN: sensitivity, F1 and both areas
-        without a photo of the diagnosis, precision if it is never predicted.
+        roc_auc, average_precision. Undefined values are NaN: precision if the diagnosis is never
+        predicted, and all but the counts if no photo has it.
     """
     rows = []
     for index, code in enumerate(CODES):
         cases, predicted = predictions.labels == index, predictions.predicted == index
         scores = predictions.probabilities[:, index]
-        both = cases.any() and not cases.all()
+        has_both = cases.any() and not cases.all()
         found = (cases & predicted).sum()
         lesions = predictions.photos["lesion_id"][cases].nunique()
         sensitivity = float(found / cases.sum()) if cases.any() else np.nan
@@ -141,12 +141,12 @@ def per_class_table(predictions: Predictions) -> pd.DataFrame:
                 "sensitivity": sensitivity,
                 "low": low,
                 "high": high,
-                "specificity": (~cases & ~predicted).sum() / (~cases).sum() if both else np.nan,
+                "specificity": (~cases & ~predicted).sum() / (~cases).sum() if has_both else np.nan,
                 "precision": found / predicted.sum() if predicted.any() else np.nan,
                 "f1": 2 * found / (cases.sum() + predicted.sum()) if cases.any() else np.nan,
-                "roc_auc": sklearn_metrics.roc_auc_score(cases, scores) if both else np.nan,
+                "roc_auc": sklearn_metrics.roc_auc_score(cases, scores) if has_both else np.nan,
                 "average_precision": sklearn_metrics.average_precision_score(cases, scores)
-                if both
+                if has_both
                 else np.nan,
             }
         )
@@ -157,8 +157,8 @@ def confusion_table(predictions: Predictions) -> pd.DataFrame:
     """Count photos by diagnosis and prediction.
 
     Returns:
-        One row per pair of classes, in class order, those without photos too: actual, predicted,
-        photos, and share, of the photos of that diagnosis (NaN if there are none).
+        One row per pair of classes, in class order, including pairs without photos: actual,
+        predicted, photos, and share, of the photos of that diagnosis (NaN if there are none).
     """
     labels = predictions.labels
     counts = confusion_matrices(predictions.predicted, labels, np.ones((1, len(labels))))[0]
@@ -179,18 +179,18 @@ def subgroup_table(predictions: Predictions) -> pd.DataFrame:
     Returns:
         Columns group, photos, lesions, melanomas (lesions), accuracy with low and high (Wilson's
         interval for as many cases as there are lesions), balanced_accuracy, malignant_auc,
-        melanoma_sensitivity. With fewer than MINIMUM photos all metrics are NaN, with fewer
-        than MINIMUM melanomas the last is. `unknown` is a group too.
+        melanoma_sensitivity. With fewer than MIN_CASES photos all metrics are NaN; with fewer
+        than MIN_CASES melanomas, melanoma_sensitivity is. `unknown` is a group too.
     """
     rows = []
     for group, chosen in _groups(predictions.photos).items():
         part = predictions.subset(chosen)
         lesions = part.photos["lesion_id"]
         melanomas = lesions[part.labels == MELANOMA].nunique()
-        enough = len(part.labels) >= MINIMUM
+        enough = len(part.labels) >= MIN_CASES
         values = point_estimates(part) if enough else dict.fromkeys(TITLES, np.nan)
         low, high = wilson_interval(values["accuracy"], lesions.nunique())
-        sensitivity = values["melanoma_sensitivity"] if melanomas >= MINIMUM else np.nan
+        sensitivity = values["melanoma_sensitivity"] if melanomas >= MIN_CASES else np.nan
         rows.append(
             {
                 "group": group,
@@ -215,7 +215,7 @@ def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
         traits["sex"] = photos["sex"]
     if "age" in photos:
         age = pd.to_numeric(photos["age"], errors="coerce")
-        bands = pd.cut(age, [0, 40, 60, 200], right=False, labels=["under 40", "40–59", "60 up"])
+        bands = pd.cut(age, [0, 40, 60, 200], right=False, labels=["0–39", "40–59", "60 and over"])
         traits["age"] = bands.astype(object).fillna("unknown")
     if "localization" in photos:
         traits["site"] = photos["localization"]
@@ -229,13 +229,13 @@ def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def all_tables(predictions: Predictions, samples: dict[str, Floats]) -> dict[str, pd.DataFrame]:
+def all_tables(predictions: Predictions, resamples: dict[str, Floats]) -> dict[str, pd.DataFrame]:
     """Make every table of one model for plots/, by its name in TABLES."""
     labels = predictions.labels
     before = reliability_table(predictions.uncalibrated, labels)
     after = reliability_table(predictions.probabilities, labels)
     return {
-        "metrics": metric_table(predictions, samples),
+        "metrics": metric_table(predictions, resamples),
         "per_class": per_class_table(predictions),
         "confusion": confusion_table(predictions),
         "subgroups": subgroup_table(predictions),

@@ -21,7 +21,7 @@ Probabilities = npt.NDArray[np.floating]  # (n, 7), rows sum to 1, columns in cl
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's predictions for n photos, beside their diagnoses."""
+    """A model's predictions for n photos, together with their true diagnoses."""
 
     photos: pd.DataFrame  # image_id, lesion_id, dx and more; one row per photo
     labels: Labels

@@ -33,7 +33,7 @@ class Evaluation:
         baseline = majority_baseline(next(iter(self.predictions.values())))
         everyone = {**self.predictions, "baseline": baseline}
         return {
-            name: key_metrics.rounded(one.probabilities, one.labels)
+            name: key_metrics.rounded_key_metrics(one.probabilities, one.labels)
             for name, one in everyone.items()
         }
 
@@ -66,14 +66,14 @@ def evaluate(models: dict[str, TrainedModel], array: Path, table: Path) -> Evalu
         table: a CSV file with image_id, lesion_id and dx.
     """
     predictions = {name: predict_test_set(model, array, table) for name, model in models.items()}
-    samples = {name: bootstrap(one) for name, one in predictions.items()}
+    resamples = {name: bootstrap(one) for name, one in predictions.items()}
     titles = {name: model.classifier.card.network.title for name, model in models.items()}
     return Evaluation(
         titles=titles,
         predictions=predictions,
-        tables={name: all_tables(one, samples[name]) for name, one in predictions.items()},
+        tables={name: all_tables(one, resamples[name]) for name, one in predictions.items()},
         comparison=compare(
             {titles[name]: one for name, one in predictions.items()},
-            {titles[name]: one for name, one in samples.items()},
+            {titles[name]: one for name, one in resamples.items()},
         ),
     )

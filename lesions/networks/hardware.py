@@ -46,7 +46,7 @@ def describe(device: torch.device) -> str:
     """Name the device for the model card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of a {platform.machine()} {device.type}"
+    return f"{device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
 
 
 def compute_deterministically(wanted: bool) -> None:

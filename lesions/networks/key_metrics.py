@@ -70,8 +70,8 @@ def key_metrics(
     """Compute the key metrics, each between 0 and 1.
 
     Balanced accuracy is the mean sensitivity over the diagnoses that occur (ISIC 2018 Task 3).
-    ROC AUC is one-vs-rest, averaged over them. Macro F1 averages over the diagnoses that occur
-    or are predicted.
+    ROC AUC is one-vs-rest, averaged over the diagnoses that occur. Macro F1 averages over the
+    diagnoses that occur or are predicted.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -79,8 +79,8 @@ def key_metrics(
         weights: (b, n), how often each photo counts in each of b samples; by default once, b = 1.
 
     Returns:
-        Metric to its (b,) values, in the order of NAMES; NaN where the diagnosis that it needs
-        does not occur.
+        A dict from metric to its (b,) values, in the order of NAMES; NaN where the diagnosis that
+        it needs does not occur.
 
     >>> probabilities = np.eye(7)[[4, 5, 5, 5]]  # predicted: one melanoma, three nevi
     >>> metrics = key_metrics(probabilities, np.array([4, 4, 5, 5]))
@@ -104,7 +104,9 @@ def key_metrics(
     return dict(zip(NAMES, values, strict=True))
 
 
-def rounded(probabilities: npt.NDArray[np.floating], labels: Labels) -> dict[str, float]:
+def rounded_key_metrics(
+    probabilities: npt.NDArray[np.floating], labels: Labels
+) -> dict[str, float]:
     """Compute the key metrics for a JSON file: 4 decimal places, without those that are NaN."""
     values = key_metrics(probabilities, labels)
     return {

@@ -1,39 +1,61 @@
 """The model card: all that is needed to use a model file, and how it was made."""
 
 import platform
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torchvision
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lesions.common.params import Network
+from lesions.common.params import Augment, Network
 
 FORMAT = 2
+
+Channels = tuple[
+    Annotated[float, Field(ge=0, le=1)],
+    Annotated[float, Field(ge=0, le=1)],
+    Annotated[float, Field(ge=0, le=1)],
+]
+Spread = tuple[
+    Annotated[float, Field(ge=1e-4, le=1)],
+    Annotated[float, Field(ge=1e-4, le=1)],
+    Annotated[float, Field(ge=1e-4, le=1)],
+]
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 class ModelCard(BaseModel):
     """Stored as JSON inside every model file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: int = FORMAT
-    name: str  # the network's key in the table of networks
+    name: Text  # the network's key in the table of networks
     network: Network
-    classes: tuple[str, ...]
-    image_size: int
-    mean: tuple[float, float, float]  # of the training photos, pixels in [0, 1]
-    std: tuple[float, float, float]
-    temperature: float  # divides the logits; fitted on validation
-    confidence_threshold: float  # reached by the top probability of 95 % of validation photos
-    distance_threshold: float  # not exceeded by the feature distance of 95 % of validation photos
-    weights: str  # what training started from
+    classes: tuple[Text, ...]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    mean: Channels  # of the training photos, pixels in [0, 1]
+    std: Spread
+    temperature: Annotated[float, Field(ge=0.05, le=20)]  # divides the logits; fitted on validation
+    # Reached by the highest probability of 95 % of the validation photos.
+    confidence_threshold: Annotated[float, Field(ge=0, le=1)]
+    # Not exceeded by the feature distance of 95 % of the validation photos.
+    distance_threshold: Annotated[float, Field(ge=0, le=2)]
+    weights: Text  # what training started from
     seed: int
     recipe: dict[str, Any]  # the parameters of training
-    observations: dict[str, int]  # of each diagnosis, after balancing
-    precision: str  # of the training computations
-    device: str
-    versions: dict[str, str]
+    observations: dict[Text, int]  # of each diagnosis, after balancing
+    precision: Text  # of the training computations
+    device: Text
+    versions: dict[Text, Text]
+
+    @field_validator("recipe")
+    @classmethod
+    def _check_recipe(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(recipe.get("source"), str):
+            raise ValueError("lacks `source`, a text")
+        Augment.model_validate(recipe.get("augment"))
+        return recipe
 
 
 def versions() -> dict[str, str]:

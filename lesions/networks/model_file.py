@@ -90,6 +90,8 @@ def load(path: Path, device: torch.device, bf16: bool, expected: str | None = No
             f"{path}: the content does not match its checksum: damaged or altered. Train it or "
             "download it again."
         )
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise LesionsError(f"{path}: has weights that are not finite. Train it again.")
     try:
         subspace = tensors.pop(_SUBSPACE).numpy()
         network.load_state_dict(tensors)
@@ -98,8 +100,21 @@ def load(path: Path, device: torch.device, bf16: bool, expected: str | None = No
             f"{path}: its tensors do not fit {card.network.title} "
             f"({' '.join(str(error).split())[:200]}). Train it again."
         ) from None
+    width = _feature_width(network, card)
+    if subspace.ndim != 2 or subspace.shape[1] != width or subspace.dtype != np.float32:
+        raise LesionsError(
+            f"{path}: its feature subspace has shape {subspace.shape}, but {card.network.title} "
+            f"has {width} features. Train it again."
+        )
     network = network.eval().requires_grad_(False)
     return TrainedModel(classifier=Classifier(network, card, device, bf16), subspace=subspace)
+
+
+def _feature_width(network: torch.nn.Module, card: ModelCard) -> int:
+    """Count the features of a network, with one small image."""
+    classifier = Classifier(network.eval(), card, torch.device("cpu"), False)
+    with torch.inference_mode():
+        return classifier.logits_and_features(torch.zeros(1, 3, 64, 64))[1].shape[1]
 
 
 def read_card(path: Path) -> ModelCard:

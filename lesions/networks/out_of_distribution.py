@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 Features = npt.NDArray[np.float32]  # (n, f), rows of length 1
 
-DIRECTIONS = 32  # at most; 128 flag hardly more out-of-distribution photos
-PHOTOS = 2048  # at most, that the directions are computed from
+MAX_DIRECTIONS = 32  # 128 directions detect hardly more out-of-distribution photos
+MAX_PHOTOS = 2048  # from which the directions are computed
 
 
 def fit_subspace(features: Features) -> Features:
@@ -24,7 +24,7 @@ def fit_subspace(features: Features) -> Features:
     """
     mean = features.mean(axis=0)
     directions = np.linalg.svd(features - mean, full_matrices=False)[2]
-    return np.vstack([mean, directions[: min(DIRECTIONS, len(features) // 2)]])
+    return np.vstack([mean, directions[: min(MAX_DIRECTIONS, len(features) // 2)]])
 
 
 def distances(features: Features, subspace: Features) -> npt.NDArray[np.float32]:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from lesions.common.params import Params
 
 # Experiments that differ in these have other validation photos: their metrics do not compare.
@@ -13,39 +11,59 @@ METRIC = "weighted_f1"
 WIDTH = 50  # characters of the column of changes
 
 
-def compare_experiments(rows: Sequence[Mapping[str, Any]], models: Mapping[str, str]) -> str:
+def compare_experiments(
+    rows: Sequence[Mapping[str, Any]],
+    models: Mapping[str, str],
+    locks: Mapping[str, Mapping[str, Any]],
+) -> str:
     """Write one table per set of validation photos, the best experiment first.
 
     Args:
         rows: from `dvc.api.exp_show`: one per experiment, and one each for the workspace and the
             last commit; parameters and metrics by their names.
         models: the networks to show, name to title.
+        locks: the content of dvc.lock of each revision. If a network was trained with other
+            parameters than the experiment's, because only another one was trained, its metric is
+            not shown.
     """
     commit = next(row for row in rows if row["rev"] != "workspace" and not row["Experiment"])
-    first = f"metrics/val/{next(iter(models))}.json:{METRIC}"
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        data = tuple(f"{key}={row.get(key)}" for key in DATA)
-        line: dict[str, Any] = {"experiment": _name(row, commit), "changed": _changes(row, commit)}
-        for model, title in models.items():
-            line[title] = row.get(f"metrics/val/{model}.json:{METRIC}")
-        groups.setdefault(data, []).append({**line, "order": row.get(first)})
-    heading = "weighted F1 on validation"
+        data = tuple(f"{key}={_short(row.get(key))}" for key in DATA)
+        groups.setdefault(data, []).append(row)
     parts = []
-    for data, lines in groups.items():
-        table = pd.DataFrame(lines).sort_values("order", ascending=False, kind="stable")
-        table = table.drop(columns="order").astype(object).fillna("-").astype(str)
-        widths = {name: max(len(str(name)), *table[name].str.len()) for name in table}
-        padded = [table.columns, *table.to_numpy()]
-        text = "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(cells, widths.values(), strict=True))
-            for cells in padded
-        )
-        photos = f", validation photos of {' '.join(data)}" if len(groups) > 1 else ""
-        parts.append(f"{heading}{photos}\n{text}")
+    for data, members in groups.items():
+        heading = "weighted F1 on validation"
+        if len(groups) > 1:
+            heading += f", validation photos of {' '.join(data)}"
+        # What all have changed is said once.
+        changes = [_changes(row, commit) for row in members]
+        common = [change for change in changes[0] if all(change in other for other in changes)]
+        if common:
+            heading += f"\nall: {_shortened(common, 2 * WIDTH)}"
+        lines = []
+        for row, changed in zip(members, changes, strict=True):
+            own = [change for change in changed if change not in common]
+            line = [_name(row, commit), _shortened(own, WIDTH)]
+            for model in models:
+                trained = _is_trained(row, locks.get(row["rev"], {}), model)
+                value = row.get(f"metrics/val/{model}.json:{METRIC}") if trained else None
+                line.append("-" if value is None else f"{value:.4f}")
+            lines.append(line)
+        lines.sort(key=lambda line: (line[2] == "-", [-float(x) for x in line[2:3] if x != "-"]))
+        parts.append(f"{heading}\n{_align([['experiment', 'changed', *models.values()], *lines])}")
     if len(groups) > 1:
         parts.append("These tables do not compare with each other: their photos differ.")
     return "\n\n".join(parts)
+
+
+def _align(lines: list[list[str]]) -> str:
+    """Write lines of cells as text, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def _name(row: Mapping[str, Any], commit: Mapping[str, Any]) -> str:
@@ -54,10 +72,36 @@ def _name(row: Mapping[str, Any], commit: Mapping[str, Any]) -> str:
     return "last commit" if row is commit else str(row["Experiment"] or row["rev"])
 
 
-def _changes(row: Mapping[str, Any], commit: Mapping[str, Any]) -> str:
-    """List the parameters that differ from the last commit, shortened to WIDTH characters."""
+def _is_trained(row: Mapping[str, Any], lock: Mapping[str, Any], model: str) -> bool:
+    """Say whether a network was trained with the parameters of its experiment."""
+    stage = lock.get("stages", {}).get(f"train-{model}", {})
+    used = _flatten(stage.get("params", {}).get("params.yaml", {}))
+    return bool(used) and all(
+        _short(row[key]) == _short(value) for key, value in used.items() if key in row
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested parameters with dots, as DVC does."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _short(value: Any) -> str:
+    """Write a parameter; DVC gives whole numbers as 32.0 and booleans as text."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _changes(row: Mapping[str, Any], commit: Mapping[str, Any]) -> list[str]:
+    """List the parameters that differ from the last commit."""
     keys = [key for key in commit if key.partition(".")[0] in Params.model_fields]
-    changes = " ".join(f"{key}={row.get(key)}" for key in keys if row.get(key) != commit[key])
-    if not changes:
-        return "nothing"
-    return changes if len(changes) <= WIDTH else changes[: WIDTH - 1] + "…"
+    changed = [key for key in keys if _short(row.get(key)) != _short(commit[key])]
+    return [f"{key}={_short(row.get(key))}" for key in changed]
+
+
+def _shortened(changes: list[str], width: int) -> str:
+    text = " ".join(changes) or "nothing"
+    return text if len(text) <= width else f"{text[: width - 1]}…"

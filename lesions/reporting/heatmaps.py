@@ -1,4 +1,4 @@
-"""Heat maps: which places of a photo speak for a prediction."""
+"""Heat maps: the regions of a photo that support a prediction."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ HeatMap = npt.NDArray[np.float32]  # (s, s) in [0, 1], of one photo
 
 
 def grad_cam(classifier: Classifier, photos: Pixels, labels: Sequence[int]) -> HeatMap:
-    """Compute what speaks for a diagnosis in each photo, by Grad-CAM.
+    """Compute the regions that support a diagnosis in each photo, by Grad-CAM.
 
     Selvaraju et al. 2017 (arXiv 1610.02391), at the network's last feature map, by captum.
 

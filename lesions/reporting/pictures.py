@@ -22,6 +22,7 @@ from lesions.reporting.heatmaps import grad_cam, overlay
 
 DPI = 100
 TILE = 1.15  # inches per photo
+HEATMAP_TITLE = "Photo with its diagnosis; below it, the regions that support each prediction"
 COLOURS = {diagnosis.code: diagnosis.colour for diagnosis in DIAGNOSES}
 
 
@@ -125,7 +126,7 @@ def extreme_cases(
             line[0].set_ylabel(f"{title}\n{kind}", fontsize=10)
             for axis, case in zip(line, cases.to_dict("records"), strict=False):
                 axis.imshow(images[case["row"]])
-                text = f"{case['actual']}, predicted\n{case['predicted']} {case['confidence']:.2f}"
+                text = f"actual {case['actual']}\n{case['predicted']} {case['confidence']:.2f}"
                 axis.set_title(text, fontsize=8)
     return figure
 
@@ -148,9 +149,13 @@ def heatmap_sheet(
     number_in_class = table.groupby("actual").cumcount()
     present = [code for code in CODES if (table["actual"] == code).any()]
     blocks, height = min(per_class, int(number_in_class.max()) + 1), 1 + len(classifiers)
-    figure, axes = _grid(blocks * height, len(present), "Grad-CAM: what speaks for the prediction")
+    figure, axes = _grid(
+        blocks * height,
+        len(present),
+        HEATMAP_TITLE,
+    )
     for number, block in enumerate(axes.reshape(blocks, height, len(present))):
-        # One photo per diagnosis that has so many.
+        # One photo per diagnosis that has that many.
         chosen = np.flatnonzero(number_in_class == number)
         actual = table["actual"].iloc[chosen]
         columns = [present.index(code) for code in actual]

@@ -52,7 +52,7 @@ def build_report(models: list[str], external_tests: list[str]) -> str:
     photos = [
         ("Training photos after augmentation", "plots/augmented.png"),
         ("Most confident wrong, least confident correct predictions", "plots/extreme_cases.png"),
-        ("What speaks for each prediction", "plots/heatmaps.png"),
+        ("Grad-CAM: the regions that support each prediction", "plots/heatmaps.png"),
     ]
 
     return (

@@ -1,5 +1,6 @@
 """The summary that evaluation prints: all models side by side, and the verdict."""
 
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,9 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
     heading = (
         f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common diagnosis"
     )
-    return "\n".join(["", heading, text.to_string(), "", *evaluation.verdicts(), NEXT])
+    lines = [line.rstrip() for line in text.to_string().splitlines()]
+    verdicts = [textwrap.fill(sentence, 100) for sentence in evaluation.verdicts()]
+    return "\n".join(["", heading, *lines, "", *verdicts, NEXT])
 
 
 def _training_time(model: str) -> str:

@@ -1,8 +1,11 @@
 """The commands of a trained model: `lesions predict`, `lesions export` and `lesions demo`."""
 
+import hashlib
 import json
+import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +16,11 @@ from PIL import Image
 
 from lesions.common.artifacts import atomic_write
 from lesions.common.errors import LesionsError, run_cli
+from lesions.common.names import escape, for_spreadsheet, safe_text
 from lesions.common.params import load_params
 from lesions.common.progress import progress
 from lesions.dataset.diagnoses import CODES
+from lesions.dataset.photos import ENDINGS
 from lesions.reporting.heatmaps import grad_cam, overlay
 from lesions.serving.onnx_export import export_int8, export_onnx
 from lesions.serving.predictor import (
@@ -28,7 +33,8 @@ from lesions.serving.predictor import (
 
 COLUMNS = ["photo", "predicted", "malignant", "low_confidence", "out_of_distribution", *CODES]
 Model = Annotated[
-    str, typer.Option(help="A network trained here, as mobilenetv2, or the path of a model file.")
+    str,
+    typer.Option(help="A network trained here, such as mobilenetv2, or the path of a model file."),
 ]
 
 
@@ -43,10 +49,17 @@ def predict(
 ) -> None:
     """Predict the diagnoses of PHOTOS, with calibrated probabilities. Not a medical device.
 
-    Flagged are predictions with low confidence (lower than for 95 % of the validation photos) and
-    photos out of distribution (farther from the training photos than 95 % of them).
+    A flag marks low confidence (below that of 95 % of the validation photos), or a photo out of
+    distribution (farther from the training photos than 95 % of the validation photos).
     """
-    paths = find_photos(photos)
+    paths, left_out = find_photos(photos)
+    if left_out:
+        names = ", ".join(escape(path.name) for path in left_out[:3])
+        more = " ..." if len(left_out) > 3 else ""
+        print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
+    if csv is not None:
+        check_output(csv, paths)
+    heatmaps = {} if heatmap is None else heatmap_files(heatmap, paths)
     predictor = Predictor(find_model(model))
     rows: list[dict[str, Any]] = []
     with (
@@ -59,7 +72,7 @@ def predict(
             bar.update()
             if result.prediction is None:
                 bar.clear()  # otherwise the line would start in the bar's line
-                print(f"error: {result.error}", file=sys.stderr)
+                print(f"error: {safe_text(result.error)}", file=sys.stderr)
                 continue
             row = _as_row(result.path, result.prediction)
             rows.append(row)
@@ -69,20 +82,70 @@ def predict(
             elif csv is None:
                 bar.clear()
                 print(_as_line(row), flush=True)
-            if heatmap is not None:
-                _write_heatmap(heatmap, predictor, result)
+            if result.path in heatmaps:
+                _write_heatmap(heatmaps[result.path], predictor, result)
         if table:
-            pd.DataFrame(rows, columns=COLUMNS).to_csv(table, index=False, lineterminator="\n")
+            shown = pd.DataFrame(rows, columns=COLUMNS)
+            shown.to_csv(table, index=False, lineterminator="\n")
     if unreadable := len(paths) - len(rows):
         raise LesionsError(
             f"{unreadable} of {len(paths)} photos could not be read; the rest are predicted."
         )
 
 
+def check_output(path: Path, photos: Sequence[Path]) -> None:
+    """Refuse to write to a photo: one of those to be predicted, or any file that ends like one.
+
+    Raises:
+        LesionsError: names the file.
+    """
+    if path.suffix.lower() in ENDINGS:
+        raise LesionsError(
+            f"{path}: ends like a photo and would be overwritten. Did the shell expand a pattern? "
+            "Name the file to write after --csv."
+        )
+    target = path.resolve()
+    for photo in photos:
+        if photo.resolve() == target or (path.exists() and photo.exists() and path.samefile(photo)):
+            raise LesionsError(f"{path}: is one of the photos to predict. Name another file.")
+
+
+def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
+    """Choose the file of each photo's heat map, below `folder`, by the photo's own path.
+
+    `..` becomes `%up`; a name that would be too long is shortened and gets a hash.
+
+    Raises:
+        LesionsError: a file would be written over a photo, through a link, or twice.
+    """
+    chosen: dict[Path, Path] = {}
+    inputs = {photo.resolve() for photo in photos}
+    for photo in photos:
+        parts = [part.replace("%", "%%") for part in photo.parts if part != photo.anchor]
+        parts = ["%up" if part == ".." else _shortened(part) for part in parts]
+        target = folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
+        if target.resolve() in inputs:
+            raise LesionsError(f"{target}: is a photo to predict. Name another --heatmap.")
+        inside = [target, *target.parents][: len(parts)]
+        if link := next((path for path in inside if path.is_symlink()), None):
+            raise LesionsError(f"{link}: is a link to another place. Name another --heatmap.")
+        if target in chosen.values():
+            raise LesionsError(f"{target}: two photos would have this heat map.")
+        chosen[photo] = target
+    return chosen
+
+
+def _shortened(part: str) -> str:
+    data = os.fsencode(part)
+    if len(data) <= 200:
+        return part
+    return f"{os.fsdecode(data[:150])}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
 def _as_row(path: Path, prediction: Prediction) -> dict[str, Any]:
     """Lay out a prediction as one row of the CSV file."""
     return {
-        "photo": str(path),
+        "photo": for_spreadsheet(path),
         "predicted": CODES[prediction.predicted],
         "malignant": round(prediction.malignant, 6),
         "low_confidence": prediction.low_confidence,
@@ -106,15 +169,13 @@ def _as_line(row: dict[str, Any]) -> str:
     return f"{row['photo']}  {top}  malignant {row['malignant']:.3f}{flags}"
 
 
-def _write_heatmap(folder: Path, predictor: Predictor, result: PhotoResult) -> None:
-    """Write the heat map of a prediction to a folder, under the photo's own path."""
+def _write_heatmap(file: Path, predictor: Predictor, result: PhotoResult) -> None:
+    """Write the heat map of a prediction."""
     assert result.pixels is not None
     assert result.prediction is not None
     labels = [result.prediction.predicted]
     heat = grad_cam(predictor.classifier, result.pixels[None], labels)[0]
-    parts = ["up" if part == ".." else part for part in result.path.parts]
-    name = Path(*parts).relative_to(result.path.anchor)
-    with atomic_write(folder / f"{name}.png") as partial:
+    with atomic_write(file) as partial:
         Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG")
 
 
@@ -153,15 +214,19 @@ def demo(
             "-e '.[demo]'"
         ) from None
     names = models or list(load_params().networks)
-    page = application([find_model(name) for name in names])
+    paths = [find_model(name) for name in names]
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise LesionsError(f"port {port}: {error.strerror}. Choose another: --port.") from None
+        print("loading the models ...", file=sys.stderr, flush=True)
+        page = application(paths)
         print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-        uvicorn.Server(uvicorn.Config(page, log_level="warning")).run(sockets=[listening])
+        # Ctrl-C waits at most a second for answers under way.
+        config = uvicorn.Config(page, log_level="critical", timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The demo: a local page that shows every model's prediction for a photo; nothing is stored."""
 
+import asyncio
 import base64
 import io
-import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import Any
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesions.common.errors import LesionsError
+from lesions.common.names import safe_text
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
 from lesions.dataset.photos import Pixels
 from lesions.reporting.heatmaps import grad_cam, overlay
@@ -26,6 +29,37 @@ from lesions.serving.predictor import Predictor
 from lesions.sources.sample import render_photo
 
 MAX_BYTES = 20_000_000  # of an upload; a photo of HAM10000 has 257,000
+# The page uses only its own content, and no other site can frame it or learn of it.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' data: blob:; connect-src 'self'; "
+        "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds HEADERS to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request and add the headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
 
 
 def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
@@ -68,15 +102,11 @@ def application(paths: list[Path]) -> Starlette:
         LesionsError: one of them is missing or not a model file.
     """
     predictors = [Predictor(path) for path in paths]
-    # One photo at a time: decoding 80 megapixels takes 240 MB, and torch uses all cores anyway.
-    one_at_a_time = threading.Lock()
+    # One photo at a time: decoding 80 megapixels takes 320 MB, and torch uses all cores anyway.
+    one_at_a_time = asyncio.Lock()
     page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
     cards = [predictor.classifier.card for predictor in predictors]
     synthetic = any(card.recipe["source"] == "sample" for card in cards)
-
-    def predict_all(data: bytes) -> list[dict[str, Any]]:
-        with one_at_a_time:
-            return [_predict(predictor, data) for predictor in predictors]
 
     async def home(_: Request) -> Response:
         return HTMLResponse(
@@ -99,9 +129,15 @@ def application(paths: list[Path]) -> Starlette:
                 data += part
                 if len(data) > MAX_BYTES:
                     return _refused(f"larger than {MAX_BYTES // 1_000_000} MB", 413)
-            return JSONResponse(await run_in_threadpool(predict_all, bytes(data)))
+            found = []
+            for predictor in predictors:
+                async with one_at_a_time:
+                    if await request.is_disconnected():  # no work for a visitor who has left
+                        return _refused("the visitor has left", 400)
+                    found.append(await run_in_threadpool(_predict, predictor, bytes(data)))
+            return JSONResponse(found)
         except LesionsError as error:
-            return _refused(str(error), 400)
+            return _refused(safe_text(str(error)), 400)
         except ClientDisconnect:
             return _refused("the upload was interrupted", 400)
 
@@ -112,7 +148,10 @@ def application(paths: list[Path]) -> Starlette:
             Route("/predict", predict, methods=["POST"]),
         ],
         # Refuse requests under any other host name, even if it points to this computer.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
+        ],
     )
 
 

@@ -164,7 +164,7 @@ def export_int8(source: Path, target: Path) -> str:
         session = open_session(path)
         batches = np.split(rows, range(BATCH_SIZE, len(rows), BATCH_SIZE))
         probabilities = [predict_onnx(session, _to_float(array.images[part])) for part in batches]
-        metrics[path.name] = key_metrics.rounded(np.concatenate(probabilities), labels)
+        metrics[path.name] = key_metrics.rounded_key_metrics(np.concatenate(probabilities), labels)
         one = _to_float(array.images[rows[:1]])
         latency[path.name] = _milliseconds(partial(predict_onnx, session), one)
     table = pd.DataFrame(metrics)

@@ -13,34 +13,46 @@ import torch
 from lesions.common.errors import LesionsError
 from lesions.common.threads import thread_pool
 from lesions.dataset.diagnoses import CODES, MALIGNANT
-from lesions.dataset.photos import Pixels, decode
+from lesions.dataset.photos import ENDINGS, Pixels, decode, read_file
 from lesions.networks import hardware, model_file, out_of_distribution
 from lesions.networks.augmentation import to_float
 from lesions.networks.inference import BATCH_SIZE
+from lesions.sources.files import looks_like_photo, walk
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
-
-def find_photos(arguments: Sequence[str]) -> list[Path]:
+def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """List the photos that files, folders and patterns name, in order, each once.
 
+    In a folder, a file is a photo by its ending, or by its first bytes if it has no ending. Links
+    to folders are followed.
+
+    Returns:
+        The photos, and the other files of the folders, which are left out.
+
     Raises:
-        LesionsError: an argument names none.
+        LesionsError: an argument names no photo.
     """
     found: dict[Path, None] = {}
+    left_out: dict[Path, None] = {}
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            photos = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
-        elif path.exists():
+            files = list(walk(path))
+            photos = [file for file in files if looks_like_photo(file)]
+            left_out |= dict.fromkeys(file for file in files if file not in set(photos))
+        elif path.exists() or path.is_symlink():
             photos = [path]
         else:
             matches = sorted(glob(argument))  # noqa: PTH207 - absolute patterns too
             photos = [file for file in map(Path, matches) if file.is_file()]
         if not photos:
-            raise LesionsError(f"{argument}: no photo found. Name files, folders or patterns.")
+            others = f" ({len(left_out)} other files)" if left_out else ""
+            raise LesionsError(
+                f"{argument}: no photo found{others}. Name files, folders or patterns. Photos end "
+                f"in {', '.join(ENDINGS)}."
+            )
         found |= dict.fromkeys(photos)
-    return list(found)
+    return list(found), list(left_out)
 
 
 def find_model(name: str) -> Path:
@@ -107,12 +119,18 @@ class Predictor:
         return decode(data, self.classifier.card.image_size, name)
 
     def predict(self, photos: Pixels) -> list[Prediction]:
-        """Predict (b, s, s, 3) uint8."""
+        """Predict (b, s, s, 3) uint8.
+
+        Raises:
+            LesionsError: a probability is not finite.
+        """
         classifier, card = self.classifier, self.classifier.card
         with torch.inference_mode():
             on_device = torch.from_numpy(photos).to(classifier.device)
             logits, features = classifier.logits_and_features(to_float(on_device))
         probabilities = classifier.probabilities(logits.cpu().numpy())
+        if not np.isfinite(probabilities).all():
+            raise LesionsError(f"{card.network.title}: a prediction is not finite: train it again.")
         distances = out_of_distribution.distances(features.cpu().numpy(), self._subspace)
         return [
             Prediction(
@@ -131,11 +149,9 @@ class Predictor:
 
         def read(path: Path) -> Pixels | LesionsError:
             try:
-                return self.decode(path.read_bytes(), str(path))
+                return self.decode(read_file(path), str(path))
             except LesionsError as error:
                 return error
-            except OSError as error:
-                return LesionsError(f"{path}: {error.strerror}.")
 
         def decode_batch(start: int) -> list[Future[Pixels | LesionsError]]:
             return [pool.submit(read, path) for path in paths[start : start + BATCH_SIZE]]

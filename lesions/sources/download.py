@@ -1,4 +1,4 @@
-"""Download: brings photos and metadata from the source to data/raw."""
+"""Download: gets photos and metadata from the source."""
 
 import os
 import tempfile
@@ -8,57 +8,66 @@ from unittest import mock
 
 import pandas as pd
 
-from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
+from lesions.common.names import safe_text
 from lesions.common.progress import progress
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import read_metadata
-from lesions.dataset.photos import Photo
 from lesions.sources import sample, transfers
 from lesions.sources.catalogue import HAM10000, KAGGLE_HANDLE, Archive
-from lesions.sources.files import photos_in_folder, photos_in_zips
+from lesions.sources.files import PhotoFile, by_name, photos_in_folder, photos_in_zips
 
-METADATA_NAMES = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
+METADATA_NAMES = (
+    *("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab"),
+    "metadata.csv",
+)
 LAYOUTS = (
-    "A folder must have HAM10000_metadata.csv and the photos, as Kaggle gives them "
-    "(HAM10000_images_part_1 and _2, full of .jpg files) or as Dataverse does "
-    "(HAM10000_images_part_1.zip and _2.zip)."
+    "A folder must have HAM10000_metadata.csv (or metadata.csv) and the photos, in folders as "
+    "Kaggle gives them, or in zip files as Dataverse does."
 )
 
 
-def download(source: str, sample_seed: int, raw: Path, archive: Archive = HAM10000) -> None:
-    """Fill a folder with `metadata.csv` and `images/<image_id>.jpg`.
+def download(
+    source: str, sample_seed: int, images: Path, archive: Archive = HAM10000
+) -> pd.DataFrame:
+    """Fill a folder with photos, `<image_id>.jpg` (or with the ending that they have).
 
     Args:
         source: as the parameter `source` in params.yaml.
         sample_seed: of the synthetic sample.
-        raw: an empty folder.
+        images: an empty folder.
         archive: what `dataverse` downloads; HAM10000, or a test's own table.
+
+    Returns:
+        The metadata, as `read_metadata`.
 
     Raises:
         LesionsError: the source is not available, or something in it is missing or wrong.
     """
     if source == "sample":
-        sample.generate(sample_seed, raw)
-    elif source == "dataverse":
+        return sample.generate_photos(sample_seed, images)
+    if source == "dataverse":
         files = transfers.fetch(archive)
         zips = [path for name, path in files.items() if name.endswith(".zip")]
         metadata = read_metadata(files[METADATA_NAMES[0]])
-        _copy_photos(metadata, "dataverse", photos_in_zips(zips), raw)
+        _copy_photos(metadata, "dataverse", photos_in_zips(zips), images)
         _check_counts(metadata, archive)
-    elif source == "kaggle":
+        return metadata
+    if source == "kaggle":
         print(f"HAM10000, Kaggle\n  licence: {HAM10000.licence}\n  cite: {HAM10000.citation}")
-        _check_counts(_copy_folder(_download_from_kaggle(), raw), HAM10000)
-    else:
-        _copy_folder(_check_folder(source), raw)
+        metadata = _copy_folder(_download_from_kaggle(), images)
+        _check_counts(metadata, HAM10000)
+        return metadata
+    return _copy_folder(_check_folder(source), images)
 
 
 def _check_folder(source: str) -> Path:
     folder = Path(os.path.expanduser(source))  # noqa: PTH111 (keeps an unknown ~user)
     if not folder.is_dir():
         raise LesionsError(
-            f"source: {source!r} is not a folder. Allowed are sample, dataverse, kaggle, or the "
-            f"path of a folder. {LAYOUTS}"
+            f"source: {source!r} is not a folder (looked for in {Path.cwd()}; experiments with "
+            "--temp or --queue run in a copy of the project, so give a path from / on). Allowed "
+            f"are sample, dataverse, kaggle, or the path of a folder. {LAYOUTS}"
         )
     return folder
 
@@ -82,36 +91,43 @@ def _download_from_kaggle() -> Path:
             ) from error
 
 
-def _copy_folder(folder: Path, raw: Path) -> pd.DataFrame:
+def _copy_folder(folder: Path, images: Path) -> pd.DataFrame:
     """Copy the photos that a folder's metadata names; zip files need not be unpacked."""
     found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
     if not found:
         raise LesionsError(f"{folder}: {METADATA_NAMES[0]} is missing. {LAYOUTS}")
+    if len({path.read_bytes() for path in found}) > 1:
+        names = ", ".join(path.name for path in found)
+        raise LesionsError(f"{folder}: {names} differ. Keep the right one.")
     metadata = read_metadata(found[0])
-    _copy_photos(metadata, str(folder), photos_in_folder(folder), raw)
+    _copy_photos(metadata, str(folder), photos_in_folder(folder), images)
     return metadata
 
 
-def _copy_photos(metadata: pd.DataFrame, origin: str, photos: Iterable[Photo], raw: Path) -> None:
+def _copy_photos(
+    metadata: pd.DataFrame, origin: str, photos: Iterable[PhotoFile], images: Path
+) -> None:
     """Write the photos that the metadata names, each once; file names come only from there."""
-    readers = dict(photos)
-    missing = [image_id for image_id in metadata["image_id"] if image_id not in readers]
+    photos = list(photos)
+    named = by_name(photos, metadata["image_id"])
+    missing = [image_id for image_id in metadata["image_id"] if image_id not in named]
     if missing:
         raise LesionsError(
             f"{origin}: {len(missing)} of the {len(metadata)} photos in the metadata are "
             f"missing; the first is {missing[0]}.jpg. {LAYOUTS}"
         )
-    (raw / "images").mkdir()
     with progress(len(metadata), "photos", "copy to data/raw") as bar:
         for image_id in metadata["image_id"]:
-            data = readers[image_id]()
+            data = named[image_id].read()
             if not data:
-                raise LesionsError(f"{origin}: {image_id}.jpg is empty. Download it again.")
-            (raw / "images" / f"{image_id}.jpg").write_bytes(data)
+                raise LesionsError(f"{named[image_id].place}: is empty. Download it again.")
+            (images / f"{image_id}{named[image_id].ending}").write_bytes(data)
             bar.update()
-    write_csv(raw / "metadata.csv", metadata)
-    if unnamed := len(readers) - len(metadata):
-        print(f"{origin}: left out {unnamed} photos that the metadata does not name")
+    if unnamed := sorted({photo.name for photo in photos} - set(named)):
+        print(
+            f"{origin}: left out {len(unnamed)} photos that the metadata does not name, "
+            f"{safe_text(unnamed[0])} the first"
+        )
 
 
 def _check_counts(metadata: pd.DataFrame, archive: Archive) -> None:

@@ -2,28 +2,69 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.photos import Photo
+from lesions.dataset.photos import ENDINGS, MAX_BYTES, read_file
 
-MAX_BYTES = 64_000_000  # of one photo; HAM10000's largest has 0.5 MB
-ENDINGS = (".jpg", ".jpeg")
+JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+_HIDDEN = ("._", ".")  # macOS puts `._name` beside files on foreign disks
 
 
-def photos_in_folder(folder: Path) -> Iterator[Photo]:
-    """Yield every photo in the zip files of a folder, and in the folder and those below it.
+class PhotoFile(NamedTuple):
+    """A photo in a folder or zip file."""
 
-    Of two photos with the same name the last one is used.
+    name: str  # without folder and ending: the image_id
+    ending: str  # in lower case; .jpg for every kind of JPEG
+    place: str  # for messages
+    size: int  # bytes
+    read: Callable[[], bytes]
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and those below it, sorted; links to folders are followed.
+
+    Hidden files are left out. A link that leads back to a folder above it is not followed.
     """
-    yield from photos_in_zips(path for path in sorted(folder.glob("*.zip")) if path.is_file())
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in ENDINGS and path.is_file():
-            yield path.stem, path.read_bytes
+    yield from _walk(folder, frozenset())
 
 
-def photos_in_zips(paths: Iterable[Path]) -> Iterator[Photo]:
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    above |= {(status.st_dev, status.st_ino)}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(_HIDDEN):
+            continue
+        if not path.is_dir():
+            yield path
+        elif (path.stat().st_dev, path.stat().st_ino) not in above:
+            yield from _walk(path, above)
+
+
+def looks_like_photo(path: Path) -> bool:
+    """Say whether a file is a photo, by its ending, or by its first bytes if it has none."""
+    if path.suffix:
+        return path.suffix.lower() in ENDINGS
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"\xff\xd8", b"\x89PNG", b"II*", b"MM", b"BM", b"RIFF"))
+
+
+def photos_in_folder(folder: Path) -> Iterator[PhotoFile]:
+    """Yield every photo in a folder, in those below it, and in their zip files."""
+    for path in walk(folder):
+        if path.suffix.lower() == ".zip":
+            yield from photos_in_zips([path])
+        elif path.suffix.lower() in ENDINGS and path.is_file():
+            size = path.stat().st_size
+            yield PhotoFile(path.stem, _ending(path), str(path), size, partial(read_file, path))
+
+
+def photos_in_zips(paths: Iterable[Path]) -> Iterator[PhotoFile]:
     """Yield every photo in some zip files.
 
     Raises:
@@ -35,9 +76,47 @@ def photos_in_zips(paths: Iterable[Path]) -> Iterator[Photo]:
         except (zipfile.BadZipFile, OSError) as error:
             raise LesionsError(f"{path}: not a whole zip ({error}). Download it again.") from None
         for member in archive.infolist():
-            name = Path(member.filename)
-            if name.suffix.lower() in ENDINGS and not member.is_dir():
-                yield name.stem, _Member(path, archive, member).read
+            name = PurePosixPath(member.filename)
+            if name.suffix.lower() not in ENDINGS or member.is_dir():
+                continue
+            if not name.name.startswith(_HIDDEN):
+                place = f"{path}: {member.filename}"
+                read = _Member(path, archive, member).read
+                yield PhotoFile(name.stem, _ending(name), place, member.file_size, read)
+
+
+def _ending(path: Path | PurePosixPath) -> str:
+    ending = path.suffix.lower()
+    return ".jpg" if ending in JPEG_ENDINGS else ending
+
+
+def by_name(photos: Iterable[PhotoFile], wanted: Iterable[str]) -> dict[str, PhotoFile]:
+    """Find the photos of some names.
+
+    Args:
+        photos: of a source. Copies of a photo under one name are fine, as Kaggle has them.
+        wanted: the names, without ending.
+
+    Returns:
+        A dict from name to photo, for those that were found.
+
+    Raises:
+        LesionsError: two different photos have one of these names.
+    """
+    names = set(wanted)
+    found: dict[str, PhotoFile] = {}
+    for photo in photos:
+        if photo.name not in names:
+            continue
+        first = found.setdefault(photo.name, photo)
+        if first is photo:
+            continue
+        if first.size != photo.size or first.read() != photo.read():
+            raise LesionsError(
+                f"{first.place} and {photo.place} have one name but different content: which one "
+                "is the photo cannot be known. Move the other one away."
+            )
+    return found
 
 
 class _Member:

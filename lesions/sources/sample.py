@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from lesions.common.artifacts import write_csv
 from lesions.common.progress import progress
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import COLUMNS
@@ -38,22 +37,26 @@ SITES = ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face
 CONFIRMED_BY = {"nv": ("follow_up", "histo", "consensus"), "vasc": ("consensus", "histo")}
 
 
-def generate(seed: int, raw: Path, lesions: dict[str, tuple[int, int, int]] | None = None) -> None:
-    """Write photos and metadata to a folder: the same seed gives the same bytes.
+def generate_photos(
+    seed: int, images: Path, lesions: dict[str, tuple[int, int, int]] | None = None
+) -> pd.DataFrame:
+    """Write `<image_id>.jpg` files to an existing folder: the same seed gives the same bytes.
 
     Args:
         seed: of all random values.
-        raw: where `metadata.csv` and `images/<image_id>.jpg` go.
+        images: the folder.
         lesions: like LESIONS, which it replaces.
+
+    Returns:
+        The metadata, in HAM10000's columns.
     """
     table = _metadata(seed, lesions or LESIONS)
-    (raw / "images").mkdir(parents=True)
     with progress(len(table), "photos", "generate the sample") as bar:
         for photo in table.to_dict("records"):
             picture = render_photo(photo["dx"], seed, photo["lesion"], photo["view"])
-            picture.save(raw / "images" / f"{photo['image_id']}.jpg", quality=92)
+            picture.save(images / f"{photo['image_id']}.jpg", quality=92)
             bar.update()
-    write_csv(raw / "metadata.csv", table[list(COLUMNS)])
+    return table[list(COLUMNS)]
 
 
 def _metadata(seed: int, lesions: dict[str, tuple[int, int, int]]) -> pd.DataFrame:

@@ -24,6 +24,7 @@ TRIES = 6  # in a row that each bring less than PROGRESS
 WAIT = 2.0  # seconds before the second try, doubled before each further one
 CHUNK = 1 << 16  # bytes written at a time: the most that a lost connection costs
 PROGRESS = 1 << 20  # bytes
+LARGEST = 4 << 30  # bytes of a file whose size is not published
 
 
 def fetch(archive: Archive) -> dict[str, Path]:
@@ -33,7 +34,7 @@ def fetch(archive: Archive) -> dict[str, Path]:
         archive: an entry of the catalogue, or a test's own table.
 
     Returns:
-        Name to file.
+        A dict from name to file.
 
     Raises:
         LesionsError: a file cannot be downloaded, is not the published one, or the disk is full.
@@ -131,6 +132,8 @@ class _Transfer:
         headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(self.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
             if answer.status_code == 416:  # nothing left to send, or the file has changed
+                if not have:
+                    answer.raise_for_status()
                 self.part.unlink()
                 raise requests.ConnectionError(f"refused to resume at byte {have}")
             answer.raise_for_status()
@@ -153,7 +156,7 @@ class _Transfer:
                 file.write(chunk)
                 bar.update(len(chunk))
                 have += len(chunk)
-                if self.file.size is not None and have > self.file.size:
+                if have > (self.file.size or LARGEST):
                     break  # too many: the checksum will not match
         if not length and have < total:  # with a length, urllib3 checks it
             raise requests.exceptions.ChunkedEncodingError(f"interrupted at byte {have}")
@@ -162,6 +165,9 @@ class _Transfer:
 def _temporary(error: requests.RequestException) -> bool:
     """Say whether the same request may succeed later."""
     answer = error.response
+    final = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)
+    if isinstance(error, (*final, requests.TooManyRedirects)):
+        return False
     return answer is None or answer.status_code == 429 or answer.status_code >= 500
 
 
@@ -179,6 +185,8 @@ def _cause(error: requests.RequestException, url: str) -> str:
             return f"{url}: no answer in time."
         if isinstance(error, requests.exceptions.ChunkedEncodingError):
             return f"{url}: the transfer was interrupted."
+        if isinstance(error, requests.exceptions.InvalidSchema):
+            return f"{url}: redirects to an address that is not https ({str(error)[:200]})."
         return f"{url}: no connection ({str(error)[:200]})."
     meaning = {
         403: "the server forbids it; a proxy, or a licence to accept first, may be the reason",

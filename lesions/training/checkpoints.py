@@ -1,4 +1,4 @@
-"""The checkpoint: what an interrupted training resumes from, and which training may use it."""
+"""The checkpoint: what an interrupted training run resumes from, and which run may use it."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ from lesions.dataset.photos import PhotoArray
 
 
 def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFrame) -> str:
-    """Compute a hash of all that a training depends on.
+    """Compute a hash of all that training depends on.
 
     Args:
         settings: parameters, versions and code, as JSON can hold them.
@@ -39,7 +39,7 @@ def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFr
 def code_digest() -> str:
     """Compute a hash of the loaded modules of this package, as they are now: a SHA-256 in hex.
 
-    A training loads only what it needs, so a change of the report does not change it.
+    Training loads only what it needs, so a change of the report does not change it.
     """
     digest = hashlib.sha256()
     for name, module in sorted(sys.modules.items()):
@@ -49,10 +49,10 @@ def code_digest() -> str:
 
 
 class Checkpoint:
-    """A file in models/ that DVC and git ignore; removed at the end of the training."""
+    """A file in models/ that DVC and git ignore; removed at the end of training."""
 
     def __init__(self, path: Path, fingerprint: Callable[[], str]) -> None:
-        """Name the file and the training that owns it.
+        """Name the file and the training run that owns it.
 
         The fingerprint is computed when it is first needed, because it reads all photos.
         """
@@ -61,14 +61,14 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors, numbers, text, lists and dicts; the old file stays until it is written."""
-        # Not straight to the file: torch hides a full disk behind an error of its own.
+        # Not straight to the file: torch reports a full disk as another error.
         content = io.BytesIO()
         torch.save({"owner": self._fingerprint(), **state}, content)
         with atomic_write(self._path) as partial:
             partial.write_bytes(content.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
-        """Read the file if it is whole and owned by this training; print why if it is not."""
+        """Read the file if it is whole and belongs to this training run; print why if not."""
         if not self._path.exists():
             return None
         try:
@@ -80,6 +80,6 @@ class Checkpoint:
             print(f"{self._path}: damaged, moved to {aside.name}; training starts again")
             return None
         if owner != self._fingerprint():
-            print(f"{self._path}: of other parameters, data or code; training starts again")
+            print(f"{self._path}: belongs to other parameters, data or code; training starts again")
             return None
         return state

@@ -34,7 +34,7 @@ class LabelledRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """What all epochs of one training share."""
+    """What all epochs of one training run share."""
 
     model: str
     params: Params
@@ -42,7 +42,7 @@ class Training:
     loader: PhotoLoader
     train: LabelledRows
     val: LabelledRows
-    classifier: Classifier  # for validation
+    classifier: Classifier  # for validation: the network alone
     parallel: Classifier  # the same network, with gradients averaged over all processes
     optimizer: Optimizer
 
@@ -70,7 +70,7 @@ class EpochResult(NamedTuple):
 
 
 class EpochPlan(NamedTuple):
-    """All that is random in an epoch, drawn before its first step; this process's share of it."""
+    """The order and augmentation of one epoch, drawn in advance: this process's part."""
 
     step_sizes: list[int]  # observations of each step, over all processes
     rows: list[Rows]  # of each step, which photos this process loads
@@ -81,12 +81,12 @@ class EpochPlan(NamedTuple):
 def plan_epoch(training: Training, epoch: int) -> EpochPlan:
     """Draw the order of the observations and their random changes; seed dropout.
 
-    All three depend on (seed, model, epoch) alone, so a training that resumes from its checkpoint
-    ends like one that was never interrupted.
+    All three depend on (seed, model, epoch) alone, so a training run that resumes from its
+    checkpoint ends like one that was never interrupted.
     """
     params, processes, data = training.params, training.processes, training.train
-    key = [params.seed, zlib.crc32(training.model.encode()), epoch]
-    rng = np.random.default_rng(key)
+    model_number = zlib.crc32(training.model.encode())  # the name as a number
+    rng = np.random.default_rng([params.seed, model_number, epoch])
     order = rng.permutation(len(data.rows))
     changes = random_changes(len(data.rows), params.augment, rng)
     torch.manual_seed(int(rng.integers(2**63)) + processes.rank)  # dropout has no other generator
@@ -95,13 +95,13 @@ def plan_epoch(training: Training, epoch: int) -> EpochPlan:
     positions = np.arange(len(data.rows))
     steps = split_into_batches(positions, params.batch_size, 2 * processes.world_size)
     shards = [processes.shard(step) for step in steps]
-    sizes, own = [len(shard) for shard in shards], np.concatenate(shards)
+    sizes, own_positions = [len(shard) for shard in shards], np.concatenate(shards)
     device = training.classifier.device
     return EpochPlan(
         step_sizes=[len(step) for step in steps],
         rows=[data.rows[order[shard]] for shard in shards],
-        labels=torch.from_numpy(data.labels[order[own]]).to(device).split(sizes),
-        changes=torch.from_numpy(changes[own]).to(device).split(sizes),
+        labels=torch.from_numpy(data.labels[order[own_positions]]).to(device).split(sizes),
+        changes=torch.from_numpy(changes[own_positions]).to(device).split(sizes),
     )
 
 
@@ -115,11 +115,11 @@ def train_one_epoch(training: Training, epoch: int) -> EpochResult:
         LesionsError: a loss is not finite, or the GPU is out of memory.
     """
     params, processes, optimizer = training.params, training.processes, training.optimizer
-    classifier, label = training.parallel, training.label(epoch)
+    parallel, label = training.parallel, training.label(epoch)
     plan = plan_epoch(training, epoch)
     losses: list[Tensor] = []
     predicted: list[Tensor] = []
-    classifier.network.train()
+    parallel.network.train()
     try:
         with progress(len(training.train.rows), "photos", label) as bar:
             steps = zip(
@@ -130,10 +130,11 @@ def train_one_epoch(training: Training, epoch: int) -> EpochResult:
                 strict=True,
             )
             for number, (size, photos, labels, changes) in enumerate(steps):
-                # Forward. The mean over the processes is the mean loss of the whole batch.
-                logits = classifier.logits(augment(photos, changes, params.augment))
-                share = size / processes.world_size
-                loss = F.cross_entropy(logits, labels, reduction="sum") / share
+                # Forward. Each process divides its summed loss by the mean size of a shard: the
+                # mean over the processes, which their gradients get, is the batch's mean loss.
+                logits = parallel.logits(augment(photos, changes, params.augment))
+                mean_shard = size / processes.world_size
+                loss = F.cross_entropy(logits, labels, reduction="sum") / mean_shard
                 # Backward.
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -150,7 +151,7 @@ def train_one_epoch(training: Training, epoch: int) -> EpochResult:
     except torch.OutOfMemoryError as error:
         raise LesionsError(
             f"{label}: out of GPU memory at batch_size {params.batch_size} and image_size "
-            f"{classifier.card.image_size}. Lower one of them."
+            f"{parallel.card.image_size}. Lower one of them."
         ) from error
     mean_loss = np.average(_fetch(losses, label, params), weights=plan.step_sizes)
     return EpochResult(

@@ -44,7 +44,7 @@ class TrainingData(NamedTuple):
 
 
 class Files(NamedTuple):
-    """What a training writes while it runs."""
+    """The files that are written during training."""
 
     history: Path  # one row per epoch, rewritten after each
     checkpoint: Path  # what an interrupted training resumes from
@@ -61,7 +61,7 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training."""
+    """The result of a training run."""
 
     state: dict[str, Tensor]
     subspace: npt.NDArray[np.float32]  # see `out_of_distribution`
@@ -94,20 +94,22 @@ def train(
 
     # Resume from the checkpoint of an interrupted training, if there is one.
     settings = {**params.model_dump(include=SETTINGS), **card.model_dump(), "code": code_digest()}
-    checkpoint = Checkpoint(files.checkpoint, lambda: fingerprint(settings, *data))
+    checkpoint = Checkpoint(
+        files.checkpoint, lambda: fingerprint(settings, data.photos, data.train, data.val)
+    )
     history, best = resume(training, checkpoint)
 
     for epoch in range(len(history) + 1, params.epochs + 1):
         # Train, then validate.
         start = time.perf_counter()
-        trained = train_one_epoch(training, epoch)
+        train_result = train_one_epoch(training, epoch)
         seconds_training = time.perf_counter() - start
-        validated, logits = validate(training, epoch)
+        val_result, val_logits = validate(training, epoch)
         history.append(
             {
                 "epoch": epoch,
-                **trained.metrics("train"),
-                **validated.metrics("val"),
+                **train_result.metrics("train"),
+                **val_result.metrics("val"),
                 "seconds": round(time.perf_counter() - start, 2),
                 "photos_per_second": round(len(training.train.rows) / seconds_training, 2),
             }
@@ -116,7 +118,7 @@ def train(
         if best is None or params.keep == "last" or _improved(history, best):
             state = training.classifier.network.state_dict()
             copy = {key: value.detach().clone() for key, value in state.items()}
-            best = BestEpoch(epoch, copy, torch.from_numpy(logits))
+            best = BestEpoch(epoch, copy, torch.from_numpy(val_logits))
         # Write the history and the checkpoint.
         if processes.is_main:
             write_csv(files.history, history_table(training, history, best))
@@ -173,7 +175,7 @@ def set_up(model: str, data: TrainingData, params: Params, processes: Processes)
     classifier = Classifier(network, card, device, bf16)
     parallel = Classifier(processes.parallelise(network, device), card, device, bf16)
 
-    # The optimizer.
+    # The optimizer; train_one_epoch sets the learning rate before every step.
     optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=device.type != "mps")
     print(
         f"{model} from {weights} weights: {len(train_rows)} observations of "
@@ -262,10 +264,10 @@ def describe_epoch(training: Training, history: list[dict[str, float]]) -> str:
     epochs_left = training.params.epochs - len(history)
     left = timedelta(seconds=round(last["seconds"] * epochs_left))
     return (
-        f"{training.label(len(history))}: loss {last['train_loss']:.3f} (val "
-        f"{last['val_loss']:.3f}), accuracy {last['train_accuracy']:.3f} (val "
-        f"{last['val_accuracy']:.3f}), weighted F1 {last['train_weighted_f1']:.3f} (val "
-        f"{last['val_weighted_f1']:.3f}), {last['photos_per_second']:.1f} photos/s, {left} left"
+        f"{training.label(len(history))}: loss {last['train_loss']:.3f}, on validation "
+        f"{last['val_loss']:.3f}, accuracy {last['val_accuracy']:.3f}, weighted F1 "
+        f"{last['val_weighted_f1']:.3f}; {last['photos_per_second']:.1f} photos/s"
+        + (f", {left} left" if epochs_left else "")
     )
 
 
@@ -274,22 +276,23 @@ def finish(training: Training, history: list[dict[str, float]], best: BestEpoch)
     classifier, val = training.classifier, training.val
     classifier.network.load_state_dict(best.state)
 
-    # Calibrate the probabilities; the least confident 5 % of the validation photos are flagged.
+    # Calibrate the probabilities on validation.
     logits = best.logits.cpu().numpy()
     temperature = fit_temperature(logits, val.labels)
     probabilities = classifier.probabilities(logits, temperature)
     confidence = probabilities.max(axis=1)
 
-    # Find where the features of the training photos lie; the farthest 5 % are flagged.
+    # Find the subspace that the features of the training photos lie in.
     photos = np.unique(training.train.rows)
-    count = min(len(photos), out_of_distribution.PHOTOS)
+    count = min(len(photos), out_of_distribution.MAX_PHOTOS)
     chosen = photos[np.linspace(0, len(photos) - 1, count).astype(int)]
     features = run_inference(classifier, training.loader, chosen).features
     subspace = out_of_distribution.fit_subspace(features)
     val_features = run_inference(classifier, training.loader, val.rows).features
     distances = out_of_distribution.distances(val_features, subspace)
 
-    thresholds = {
+    # The thresholds flag the least confident and the farthest 5 % of the validation photos.
+    fitted = {
         "temperature": temperature,
         "confidence_threshold": round(float(np.quantile(confidence, FLAGGED)), 6),
         "distance_threshold": round(float(np.quantile(distances, 1 - FLAGGED)), 6),
@@ -297,14 +300,14 @@ def finish(training: Training, history: list[dict[str, float]], best: BestEpoch)
     return Trained(
         state=best.state,
         subspace=subspace,
-        card=classifier.card.model_copy(update=thresholds),
+        card=classifier.card.model_copy(update=fitted),
         history=history_table(training, history, best),
-        metrics=key_metrics.rounded(probabilities, val.labels),
+        metrics=key_metrics.rounded_key_metrics(probabilities, val.labels),
     )
 
 
 def describe(trained: Trained) -> str:
-    """Say in one line what came out of a training."""
+    """Say in one line what came out of training."""
     history, metrics = trained.history, trained.metrics
     best = history.loc[history["best"] == 1, "epoch"].iloc[0]
     return (

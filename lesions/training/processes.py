@@ -1,4 +1,4 @@
-"""Processes: a training in one process, or in one per device, as torchrun starts them.
+"""Processes: training in one process, or in one per device, as torchrun starts them.
 
 The words are those of torch.distributed: rank, world size, shard, all-gather, broadcast.
 """
@@ -90,7 +90,7 @@ def count_processes(devices: int | Literal["all"], device: torch.device) -> int:
     """Resolve the parameter `devices`: how many processes train.
 
     Raises:
-        LesionsError: there are not so many devices.
+        LesionsError: there are fewer devices than that.
     """
     available = {"cuda": torch.cuda.device_count(), "cpu": os.cpu_count() or 1}.get(device.type, 1)
     if devices == "all":

@@ -30,12 +30,12 @@ def test_the_old_one_stays_until_the_new_one_is_whole(tmp_path: Path, folder: bo
     assert read() == "second"
     write("fourth", fail=False)
     assert read() == "fourth"
-    assert list(tmp_path.iterdir()) == [path]
+    assert [one.name for one in tmp_path.iterdir()] == ["there"]
 
 
 def test_a_folder_never_gives_way_to_a_file(tmp_path: Path) -> None:
     (tmp_path / "there" / "deep").mkdir(parents=True)
-    with pytest.raises(LesionsError, match="there: is a folder; a file is to be written"):
+    with pytest.raises(LesionsError, match=r"there: is a folder\. Give the name"):
         write_csv(tmp_path / "there", pd.DataFrame({"a": [1]}))
     assert (tmp_path / "there" / "deep").is_dir()
 
@@ -59,3 +59,56 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_of_the_user_is_never_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "mine.jpg").write_text("precious")
+
+    def write() -> None:
+        with atomic_write(folder, folder=True) as partial:
+            (partial / "ours.csv").write_text("a")
+
+    with pytest.raises(LesionsError, match=r"raw: has 1 files .*deep/mine\.jpg for one"):
+        write()
+    assert (folder / "deep" / "mine.jpg").read_text() == "precious"
+    (folder / "deep" / "mine.jpg").unlink()
+    write()
+    assert (folder / "files.txt").read_text() == "ours.csv\n"
+    write()  # what this project has written may be replaced
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(LesionsError, match=r"notes\.txt for one"):
+        write()
+    (folder / "notes.txt").unlink()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(LesionsError, match="raw/link for one"):
+        write()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_moved_into_place_is_on_the_disk_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    """A power cut after the move must not find an empty file."""
+    calls: list[str] = []
+    replace = Path.replace
+
+    def moved(path: Path, target: Path) -> Path:
+        calls.append("move")
+        return replace(path, target)
+
+    monkeypatch.setattr("os.fsync", lambda _: calls.append("flush"))
+    monkeypatch.setattr("os.sync", lambda: calls.append("flush"))
+    monkeypatch.setattr(Path, "replace", moved)
+    with atomic_write(tmp_path / "there", folder) as partial:
+        (partial / "file" if folder else partial).write_text("a")
+    assert calls == ["flush", "move"]
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    write_json(tmp_path / "link", {})
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "link").is_symlink()

@@ -5,7 +5,7 @@ import pytest
 from helpers import metadata_of
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.metadata import DUPLICATE_PAIRS, join_duplicate_lesions, read_metadata
+from lesions.dataset.metadata import DUPLICATE_PAIRS, join_lesions, read_metadata
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def broken(table: pd.DataFrame, fault: str) -> pd.DataFrame:
     ("fault", "words"),
     [
         ("column", ["lacks the column dx", "lesion_id"]),
-        ("twice", ["P_mel_0_0", "is in more than one row"]),
+        ("twice", ["a second P_mel_0_0", "one row per photo"]),
         ("dx", ["'wart'", "P_mel_0_1", "akiec"]),
         ("path", ["'../escape'", "row 3"]),
         ("lesion", ["empty lesion_id", "row 3"]),
@@ -68,7 +68,7 @@ def test_faults_are_named(
 def test_a_comma_too_many_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
     path = write(tmp_path, table)
     header, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    path.write_text("\n".join([header, *(f"{row},x" for row in rows)]))
     with pytest.raises(LesionsError, match="not a readable table"):
         read_metadata(path)
 
@@ -78,6 +78,80 @@ def test_files_that_are_no_table(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metadata.csv"
     path.write_bytes(content)
     with pytest.raises(LesionsError, match=r"metadata\.csv"):
+        read_metadata(path)
+
+
+def test_invisible_characters_are_removed_and_counted(
+    tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dirty = table.copy()
+    dirty.loc[1, "lesion_id"] = f"{table['lesion_id'][1]} "
+    dirty.loc[2, "image_id"] = f"\ufeff{table['image_id'][2]}\u200b\xa0"
+    read = read_metadata(write(tmp_path, dirty))
+    pd.testing.assert_frame_equal(read, table.sort_values("image_id", ignore_index=True))
+    assert (
+        "removed spaces or invisible characters around values in 2 rows" in capsys.readouterr().out
+    )
+
+
+def test_empty_rows_at_the_end_are_left_out_and_counted(
+    tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, table)
+    path.write_text(path.read_text() + ",,,,,,\n" * 3)
+    assert len(read_metadata(path)) == len(table)
+    assert "left out 3 empty rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "value", "words"),
+    [
+        ([0], "lesion_id", "l_mel_1", "differs from it only in case"),
+        ([0], "image_id", "p_mel_0_1", "differs from it only in case"),
+        ([0, 2], "lesion_id", "unknown", "give every lesion its own id"),
+        ([0, 2], "lesion_id", "NaN", "give every lesion its own id"),
+        ([0], "lesion_id", "L mel", "letters, digits and"),
+        ([0], "sex", "</script><script>", "letters, digits and"),
+        ([0], "localization", "\x1b[31mback", "letters, digits and"),
+        ([0], "age", "old", "years from 0 to 120"),
+        ([0], "age", "-5", "years from 0 to 120"),
+    ],
+)
+def test_doubtful_values_are_refused_with_their_row(
+    tmp_path: Path, table: pd.DataFrame, rows: list[int], column: str, value: str, words: str
+) -> None:
+    table.loc[rows, column] = value
+    with pytest.raises(LesionsError, match=r"in row \d+ \(\d+ rows in all\)") as error:
+        read_metadata(write(tmp_path, table))
+    assert words in str(error.value)
+
+
+def test_a_lesion_of_too_many_photos_or_diagnoses_is_refused(tmp_path: Path) -> None:
+    for wrong in (metadata_of({"mel": [31]}), metadata_of({"mel": [1], "nv": [1], "df": [1]})):
+        wrong["lesion_id"] = "one"
+        with pytest.raises(LesionsError, match="lesion_id one of very many photos or diagnoses"):
+            read_metadata(write(tmp_path, wrong))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator"), [("utf-16", ","), ("latin-1", ","), ("utf-8", ";")]
+)
+def test_a_spreadsheets_own_forms_say_how_to_save(
+    tmp_path: Path, table: pd.DataFrame, encoding: str, separator: str
+) -> None:
+    table.loc[0, "localization"] = "Rücken"
+    path = tmp_path / "metadata.csv"
+    table.to_csv(path, index=False, encoding=encoding, sep=separator)
+    with pytest.raises(LesionsError, match="save the table as CSV, UTF-8, separated by commas"):
+        read_metadata(path)
+
+
+def test_other_columns_are_not_read(tmp_path: Path, table: pd.DataFrame) -> None:
+    wide = pd.concat([table, pd.DataFrame("x", table.index, [f"c{k}" for k in range(500)])], axis=1)
+    assert list(read_metadata(write(tmp_path, wide)).columns) == list(table.columns)
+    path = write(tmp_path, table)
+    path.write_text(",".join(f"c{k}" for k in range(100_000)) + "\n")
+    with pytest.raises(LesionsError, match="100,000 columns; at most 1000 are allowed"):
         read_metadata(path)
 
 
@@ -94,5 +168,5 @@ def test_duplicate_pairs_become_one_lesion() -> None:
             "lesion_id": ["B", "C", "A", "A", DUPLICATE_PAIRS[1][0]],
         }
     )
-    assert list(join_duplicate_lesions(table)["lesion_id"])[:4] == ["A", "C", "A", "A"]
+    assert list(join_lesions(table)["lesion_id"])[:4] == ["A", "C", "A", "A"]
     assert len(DUPLICATE_PAIRS) == 18

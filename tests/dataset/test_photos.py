@@ -1,16 +1,17 @@
 import io
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.dataset import photos
-from lesions.dataset.photos import PhotoArray, decode, resize
+from lesions.dataset.photos import PhotoArray, decode, read_file, resize
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -42,6 +43,123 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert (decode(data, 32, "a") == 255).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    with Image.open(io.BytesIO(buffer.getvalue())) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    assert (decode(buffer.getvalue(), 40, "a") == expected).all()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        # A rational where a signed one belongs, a negative short, a text, an empty offset.
+        b"\x9a\x82\x05\x00\x01\x00\x00\x00\xff\xff\xff\x7f",
+        b"\x03\x10\x03\x00\x01\x00\x00\x00\xff\xff\xff\xff",
+        b"\x0f\x01\x02\x00\xff\xff\xff\xff\x00\x00\x00\x00",
+    ],
+)
+def test_strange_exif_tags_do_not_stop_a_rotated_photo(tags: bytes) -> None:
+    # A little-endian TIFF block of two tags: Orientation 6, and the strange one.
+    orientation = b"\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
+    block = b"II*\x00\x08\x00\x00\x00\x02\x00" + orientation + tags + b"\x00\x00\x00\x00"
+    image = Image.new("RGB", (40, 40))
+    image.paste((255, 255, 255), (0, 0, 40, 20))  # white above
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=100, exif=b"Exif\x00\x00" + block)
+    pixels = decode(buffer.getvalue(), 40, "a")
+    assert (pixels[:, 22:] > 240).all()  # turned to the right
+    assert (pixels[:, :18] < 15).all()
+
+
+def test_colours_are_converted_from_the_embedded_profile() -> None:
+    # A profile with red and blue exchanged: what is stored as red must come out as blue.
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    red, blue = (srgb.index(tag) for tag in (b"rXYZ", b"bXYZ"))
+    swapped = bytearray(srgb)
+    swapped[red : red + 4], swapped[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    image = Image.new("RGB", (40, 40), (200, 30, 40))
+
+    def colour(profile: bytes | None) -> list[int]:
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG", icc_profile=profile)
+        return list(decode(buffer.getvalue(), 32, "a")[16, 16].tolist())
+
+    assert colour(None) == [200, 30, 40]
+    assert np.abs(np.array(colour(srgb)) - [200, 30, 40]).max() <= 1
+    assert np.abs(np.array(colour(bytes(swapped))) - [40, 30, 200]).max() <= 2
+    assert colour(b"no profile at all") == [200, 30, 40]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_hidden_colours_do_not_decide(mode: str) -> None:
+    results = []
+    for hidden in (0, 255):
+        image = Image.new("RGBA", (40, 40), (hidden, hidden, hidden, 0))
+        image.paste((90, 90, 90, 255), (10, 10, 30, 30))
+        results.append(decode(encoded(image.convert(mode)), 40, "a"))
+    assert (results[0] == results[1]).all()
+    assert (results[0][0, 0] == 255).all()
+    assert (results[0][20, 20] == 90).all()
+
+
+OTHERS = {
+    "a HEIC photo": b"\x00\x00\x00\x18ftypheic\x00\x00",
+    "a GIF": encoded(Image.new("P", (40, 40)), "GIF"),
+    "a PDF": b"%PDF-1.4 and more",
+    "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:12",
+    "a web page": b"<!DOCTYPE html><p>busy</p>",
+    "a zip file": b"PK\x03\x04 and more",
+    "not a photo. Allowed are JPEG": b"just a text",
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_other_files_are_named_in_words(words: str) -> None:
+    with pytest.raises(LesionsError, match=words) as error:
+        decode(OTHERS[words], 32, "P.jpg")
+    assert "0x" not in str(error.value)
+
+
+def test_too_many_scans_are_refused_at_once() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data[data.index(b"\xff\xda") : -2]
+    assert decode(data, 32, "a").shape == (32, 32, 3)
+    with pytest.raises(LesionsError, match=r"a JPEG of \d+ scans; at most 100"):
+        decode(data[:-2] + 100 * scan + data[-2:], 32, "a")
+
+
+def test_a_very_long_side_is_refused() -> None:
+    with pytest.raises(LesionsError, match=r"1×30000 pixels.*a side of 20,000"):
+        decode(encoded(Image.new("1", (1, 30_000))), 32, "a")
+
+
+def test_only_regular_files_of_some_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"12345")
+    assert read_file(file) == b"12345"
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name in ("fifo.jpg", "zero.jpg"):
+        with pytest.raises(LesionsError, match="not a regular file"):
+            read_file(tmp_path / name)
+    with pytest.raises(LesionsError, match="No such file"):
+        read_file(tmp_path / "absent.jpg")
+    monkeypatch.setattr(photos, "MAX_BYTES", 4)
+    with pytest.raises(LesionsError, match="5 bytes; at most 4 are allowed"):
+        read_file(file)
+
+
 def test_a_photo_taken_sideways_is_turned_upright() -> None:
     image = Image.new("RGB", (40, 40))
     image.paste((255, 255, 255), (0, 0, 40, 20))  # white above
@@ -55,7 +173,7 @@ def test_a_photo_taken_sideways_is_turned_upright() -> None:
 
 
 def test_thirty_two_bits_are_refused() -> None:
-    with pytest.raises(LesionsError, match="32 bits a pixel"):
+    with pytest.raises(LesionsError, match="32 bits per pixel"):
         decode(encoded(Image.new("F", (40, 40)), "TIFF"), 32, "a")
 
 
@@ -64,13 +182,13 @@ def test_libjpeg_does_the_first_half_of_the_shrinking(
 ) -> None:
     data = sorted((raw / "images").iterdir())[0].read_bytes()
     sizes = []
-    rgb = photos._rgb
+    eight_bits = photos._eight_bits
 
     def record(image: Image.Image) -> Image.Image:
         sizes.append(image.size)
-        return rgb(image)
+        return eight_bits(image)
 
-    monkeypatch.setattr(photos, "_rgb", record)
+    monkeypatch.setattr(photos, "_eight_bits", record)
     decode(data, 224, "a")
     assert sizes == [(300, 225)]
 
@@ -82,7 +200,7 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
 
 @pytest.mark.parametrize(
     ("data", "word"),
-    [(b"", "empty"), (b"<html>busy</html>", "not a whole photo"), (b"\xff\xd8\xff", "not a whole")],
+    [(b"", "empty"), (b"\xff\xd8\xff", "not a whole photo|not a photo")],
 )
 def test_what_is_no_photo(data: bytes, word: str) -> None:
     with pytest.raises(LesionsError, match=rf"P_1\.jpg.*{word}"):

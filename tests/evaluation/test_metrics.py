@@ -121,7 +121,7 @@ def test_subgroups() -> None:
     assert table.loc["sex: male", "melanoma_sensitivity"] == pytest.approx(right[:15].mean())
     assert table.loc["sex: female", "photos"] == 5
     assert table.loc["sex: female", "accuracy":].isna().all()
-    ages = table.loc[["age: under 40", "age: 40–59", "age: 60 up", "age: unknown"], "photos"]
+    ages = table.loc[["age: 0–39", "age: 40–59", "age: 60 and over", "age: unknown"], "photos"]
     assert list(ages) == [10, 20, 10, 10]
-    assert table["melanoma_sensitivity"].isna()["age: 60 up"]  # of 3 melanomas
+    assert table["melanoma_sensitivity"].isna()["age: 60 and over"]  # of 3 melanomas
     assert table.loc["confirmed by: histology", "photos"] == 50

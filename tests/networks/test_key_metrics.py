@@ -30,16 +30,16 @@ def test_key_metrics_against_scikit_learn_weighted() -> None:
 
 def test_the_json_is_flat_and_rounded() -> None:
     predictions = random_predictions()
-    found = key_metrics.rounded(predictions.probabilities, predictions.labels)
+    found = key_metrics.rounded_key_metrics(predictions.probabilities, predictions.labels)
     assert tuple(found) == key_metrics.NAMES
     accuracy = (predictions.predicted == predictions.labels).mean()
     assert found["accuracy"] == round(accuracy, 4)
 
 
 def test_a_diagnosis_that_does_not_occur_has_no_metric() -> None:
-    found = key_metrics.rounded(np.eye(7)[[5, 4, 2, 2]], np.array([5, 5, 2, 2]))
+    found = key_metrics.rounded_key_metrics(np.eye(7)[[5, 4, 2, 2]], np.array([5, 5, 2, 2]))
     assert "melanoma_sensitivity" not in found
     assert found["balanced_accuracy"] == 0.75
-    alone = key_metrics.rounded(np.eye(7)[[5, 5]], np.array([5, 5]))
+    alone = key_metrics.rounded_key_metrics(np.eye(7)[[5, 5]], np.array([5, 5]))
     assert alone["accuracy"] == 1
     assert "roc_auc" not in alone

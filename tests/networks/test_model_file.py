@@ -83,3 +83,39 @@ def test_models_of_others_are_refused(tmp_path: Path) -> None:
     model_file.save(path, state, SUBSPACE, broken)
     with pytest.raises(LesionsError, match="confidence_threshold is None: "):
         model_file.load(path, CPU, False)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0.0),
+        ("temperature", -1.0),
+        ("image_size", 1),
+        ("image_size", 20_000),
+        ("mean", (1e308, 0.5, 0.5)),
+        ("std", (0.1, 0.0, 0.1)),
+        ("confidence_threshold", float("nan")),
+        ("distance_threshold", -1.0),
+        ("recipe", {"augment": {}}),
+        ("recipe", {"source": "sample"}),
+        ("name", "a\x1b[31m"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(file: Path, field: str, value: object) -> None:
+    state = network_of("mobilenetv2").state_dict()
+    model_file.save(file, state, SUBSPACE, card_of().model_copy(update={field: value}))
+    with pytest.raises(LesionsError, match=rf"mobilenetv2\.safetensors: card\.{field}"):
+        model_file.load(file, CPU, False)
+
+
+def test_weights_that_are_not_finite_and_a_subspace_of_another_width_are_refused(
+    file: Path,
+) -> None:
+    state = network_of("mobilenetv2").state_dict()
+    model_file.save(file, state, SUBSPACE[:, :3].copy(), card_of())
+    with pytest.raises(LesionsError, match=r"shape \(3, 3\), but MobileNetV2 has 1280 features"):
+        model_file.load(file, CPU, False)
+    state["classifier.1.bias"][2] = torch.nan
+    model_file.save(file, state, SUBSPACE, card_of())
+    with pytest.raises(LesionsError, match="weights that are not finite"):
+        model_file.load(file, CPU, False)

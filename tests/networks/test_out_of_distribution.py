@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import SUBSPACE
 
-from lesions.networks.out_of_distribution import DIRECTIONS, distances, fit_subspace
+from lesions.networks.out_of_distribution import MAX_DIRECTIONS, distances, fit_subspace
 
 
 def test_distances_by_hand() -> None:
@@ -13,7 +13,7 @@ def test_distances_by_hand() -> None:
     np.testing.assert_allclose(distances(features, SUBSPACE), [0, 0, 5], atol=1e-6)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(200, DIRECTIONS), (20, 10)])
+@pytest.mark.parametrize(("count", "expected"), [(200, MAX_DIRECTIONS), (20, 10)])
 def test_a_subspace_is_orthonormal_and_never_larger_than_half_the_photos(
     count: int, expected: int
 ) -> None:

@@ -18,6 +18,19 @@ def row(name: str | None, rev: str, f1: float | None, **params: Any) -> dict[str
     }
 
 
+def lock(lr: float = 0.001, hue: float = 0.1, source: str = "sample") -> dict[str, Any]:
+    values = {"lr": lr, "augment": {"hue": hue}, "source": source}
+    stage = {"params": {"params.yaml": values}}
+    return {"stages": {"train-resnet50": stage, "train-mobilenetv2": stage}}
+
+
+def test_a_network_that_an_experiment_did_not_train_is_not_shown() -> None:
+    rows = [row(None, "main", 0.7), row("sweep-1", "abc", 0.7, lr=0.01)]
+    stages = {**lock()["stages"], "train-mobilenetv2": lock(lr=0.01)["stages"]["train-mobilenetv2"]}
+    text = compare_experiments(rows, MODELS, {"main": lock(), "abc": {"stages": stages}})
+    assert text.splitlines()[-1].split() == ["sweep-1", "lr=0.01", "-", "0.5000"]
+
+
 def test_experiments_are_sorted_and_say_what_they_changed() -> None:
     rows = [
         row(None, "workspace", 0.7),
@@ -25,23 +38,26 @@ def test_experiments_are_sorted_and_say_what_they_changed() -> None:
         row("sweep-1", "abc", 0.6, lr=0.01),
         row("sweep-2", "def", 0.9, **{"lr": 0.0003, "augment.hue": 0}),
     ]
-    heading, names, *lines = compare_experiments(rows, MODELS).splitlines()
+    locks = {"workspace": lock(), "main": lock(), "abc": lock(0.01), "def": lock(0.0003, 0)}
+    heading, names, *lines = compare_experiments(rows, MODELS, locks).splitlines()
     assert heading == "weighted F1 on validation"
     assert names.split() == ["experiment", "changed", "ResNet50", "MobileNetV2"]
     assert [line.split() for line in lines] == [
-        ["sweep-2", "lr=0.0003", "augment.hue=0", "0.9", "0.5"],
-        ["workspace", "nothing", "0.7", "0.5"],
-        ["last", "commit", "nothing", "0.7", "0.5"],
-        ["sweep-1", "lr=0.01", "0.6", "0.5"],
+        ["sweep-2", "lr=0.0003", "augment.hue=0", "0.9000", "0.5000"],
+        ["workspace", "nothing", "0.7000", "0.5000"],
+        ["last", "commit", "nothing", "0.7000", "0.5000"],
+        ["sweep-1", "lr=0.01", "0.6000", "0.5000"],
     ]
 
 
 def test_other_validation_photos_get_a_table_of_their_own() -> None:
     rows = [row(None, "main", 0.7), row("real", "abc", 0.9, source="dataverse", lr=0.01)]
-    text = compare_experiments(rows, MODELS)
+    locks = {"main": lock(), "abc": lock(0.01, source="dataverse")}
+    text = compare_experiments(rows, MODELS, locks)
     first, second, notice = text.split("\n\n")
     assert "source=sample" in first
     assert "source=dataverse" in second
+    assert "all: source=dataverse lr=0.01" in second
     assert "real" not in first
     assert "do not compare" in notice
 
@@ -49,7 +65,8 @@ def test_other_validation_photos_get_a_table_of_their_own() -> None:
 def test_long_changes_and_missing_metrics_fit_120_columns() -> None:
     changes = {f"augment.{key}": 0.123456789 for key in ("hue", "rotation", "contrast")}
     commit = {**row(None, "main", 0.7), **dict.fromkeys(changes, 0)}
-    text = compare_experiments([commit, row("x" * 30, "abc", None, **changes)], MODELS)
+    rows = [commit, row("x" * 30, "abc", None, **changes)]
+    text = compare_experiments(rows, MODELS, {"main": lock(hue=0)})
     assert "…" in text
     assert " - " in text
     assert max(map(len, text.splitlines())) <= 120

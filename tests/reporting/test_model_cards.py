@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
-from helpers import card_of, random_predictions
+from helpers import PARAMS, card_of, random_predictions
 
 from lesions.evaluation import metrics
 from lesions.reporting.model_cards import write_card
@@ -11,7 +11,7 @@ from lesions.reporting.templates import number
 def written(source: str) -> str:
     distances = np.repeat([0.6, 0.4], [75, 225])
     predictions = replace(random_predictions(), distances=distances)
-    recipe = {"source": source, "lr": 0.001, "augment": {"hue": 0.1}}
+    recipe = {"source": source, "lr": 0.001, "augment": PARAMS.augment.model_dump()}
     tables = metrics.all_tables(predictions, metrics.bootstrap(predictions))
     return write_card(card_of(recipe=recipe), tables, predictions)
 
@@ -24,8 +24,8 @@ def test_the_card_has_results_limits_and_licence() -> None:
     assert "akiec 9" in text
     assert "probability below 0.300 is flagged as low confidence" in text
     low = (random_predictions().probabilities.max(axis=1) < 0.3).mean()
-    assert f"a share of {low:.3f} has low confidence" in text
-    assert "0.250 are out of distribution" in text
+    assert f"{100 * low:.1f} % get\nthe flag low confidence" in text
+    assert "25.0 % the flag out of distribution" in text
     assert "hue: 0.1" in text
     mel = metrics.per_class_table(random_predictions()).set_index("dx").loc["mel"]
     assert f"| mel | {mel['photos']:.0f} | {mel['sensitivity']:.3f} |" in text

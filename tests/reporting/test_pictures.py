@@ -45,7 +45,7 @@ def test_extreme_cases_by_hand(images: np.ndarray, predictions: pd.DataFrame) ->
     assert figure.axes[0].get_ylabel() == "A model\nwrong"
     for axis, row in ((figure.axes[0], worst), (figure.axes[2], closest)):
         actual, predicted = predictions["actual"][row], predictions["predicted"][row]
-        assert axis.get_title() == f"{actual}, predicted\n{predicted} {confidence[row]:.2f}"
+        assert axis.get_title() == f"actual {actual}\n{predicted} {confidence[row]:.2f}"
         np.testing.assert_array_equal(axis.images[0].get_array(), images[row])
 
 

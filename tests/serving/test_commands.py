@@ -1,8 +1,10 @@
 """A trained model in use: the commands predict, export and demo, and the page in a browser."""
 
+import contextlib
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +24,12 @@ from playwright.sync_api import Browser, Page, expect
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
+from lesions.common.names import unescape
 from lesions.dataset.diagnoses import CODES
 from lesions.networks import model_file
 from lesions.networks.inference import BATCH_SIZE
 from lesions.serving import onnx_export
+from lesions.serving.commands import heatmap_files
 from lesions.serving.predictor import Prediction, Predictor, find_photos
 
 SIZE = 64
@@ -93,7 +97,7 @@ def test_one_line_per_photo_and_bad_photos_are_reported(
     arguments = [str(photo), str(tmp_path / "text.jpg"), "--heatmap", str(heat)]
     result = lesions("predict", *arguments, "--model", "resnet50", folder=place)
     assert result.returncode == 1
-    assert "text.jpg: not a whole photo" in result.stderr
+    assert "text.jpg: not a photo" in result.stderr
     assert result.stderr.endswith(
         "error: 1 of 2 photos could not be read; the rest are predicted.\n"
     )
@@ -122,7 +126,77 @@ def test_photos_of_one_name_get_heat_maps_of_their_own(
     arguments = ["../a.jpg", "a.jpg", "--heatmap", "heat", "--model", model]
     assert lesions("predict", *arguments, folder=tmp_path / "here").returncode == 0
     heat = tmp_path / "here/heat"
-    assert sorted(heat.rglob("*.png")) == [heat / "a.jpg.png", heat / "up/a.jpg.png"]
+    assert sorted(heat.rglob("*.png")) == [heat / "%up/a.jpg.png", heat / "a.jpg.png"]
+
+
+def test_an_output_that_is_a_photo_is_refused_before_the_model_is_loaded(
+    raw: Path, tmp_path: Path
+) -> None:
+    photos = []
+    for number, photo in enumerate(sorted((raw / "images").iterdir())[:3]):
+        photos.append(tmp_path / f"{number}.jpg")
+        photos[-1].write_bytes(photo.read_bytes())
+    before = [photo.read_bytes() for photo in photos]
+    (tmp_path / "link.csv").symlink_to(photos[0])
+    (tmp_path / "hard.csv").hardlink_to(photos[0])
+    names = [str(photo) for photo in photos]
+    for arguments, words in (
+        (["--csv", *names], "0.jpg: ends like a photo"),  # as the shell expands --csv *.jpg
+        ([names[0], "--csv", names[0]], "ends like a photo"),
+        ([names[0], "--csv", str(tmp_path / "link.csv")], "link.csv: is one of the photos"),
+        ([names[0], "--csv", str(tmp_path / "hard.csv")], "hard.csv: is one of the photos"),
+    ):
+        result = lesions("predict", *arguments, folder=tmp_path)
+        assert result.returncode == 1
+        assert words in result.stderr
+    assert [photo.read_bytes() for photo in photos] == before
+
+
+def test_heat_maps_never_overwrite_and_follow_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "heat"
+    folder.mkdir()
+    (folder / "photos").symlink_to(tmp_path)
+    with pytest.raises(LesionsError, match="heat/photos: is a link"):
+        heatmap_files(folder, [Path("photos/a.jpg")])
+    photo = tmp_path / "a.jpg"
+    with pytest.raises(LesionsError, match=r"a\.jpg\.png: is a photo to predict"):
+        heatmap_files(tmp_path, [Path("a.jpg"), tmp_path / "a.jpg.png"])
+    found = heatmap_files(folder, [Path("x.jpg"), Path("../x.jpg"), Path("%up/x.jpg"), photo])
+    assert len(set(found.values())) == 4
+    (long,) = heatmap_files(folder, [Path("é" * 120 + ".jpg")]).values()
+    assert len(os.fsencode(long.name)) < 250
+
+
+def test_names_of_any_bytes_are_predicted_and_kept(place: Path, raw: Path, tmp_path: Path) -> None:
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    names = [b"\xff\xfe.jpg", b"=1+1.jpg", b"a\x1b[31m\n.jpg", b"x" * 240 + b".jpg"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(photo)
+    out, model = tmp_path / "out.csv", str(place / "models/resnet50.safetensors")
+    result = lesions("predict", ".", "--csv", str(out), "--model", model, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = {os.fsencode(unescape(name)) for name in pd.read_csv(out)["photo"]}
+    assert {name.removeprefix(b"./") for name in found} == set(names)
+    result = lesions("predict", ".", "--model", model, "--heatmap", "heat", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout
+    assert len(list((tmp_path / "heat").rglob("*.png"))) == 4
+
+
+def test_a_folder_of_phone_photos_says_what_is_left_out(
+    place: Path, raw: Path, tmp_path: Path
+) -> None:
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    for name in ("a.jpg", "b.JFIF", "c.jpe", "no_ending"):
+        (tmp_path / name).write_bytes(photo)
+    for name in ("d.HEIC", "e.gif", ".hidden.jpg"):
+        (tmp_path / name).write_bytes(b"other")
+    model = str(place / "models/resnet50.safetensors")
+    result = lesions("predict", ".", "--model", model, folder=tmp_path)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        *("a.jpg", "b.JFIF", "c.jpe", "no_ending")
+    ]
+    assert "left out 2 files that are not photos: d.HEIC, e.gif" in result.stderr
 
 
 def test_a_folder_is_never_overwritten_by_a_table(place: Path, raw: Path, tmp_path: Path) -> None:
@@ -131,9 +205,7 @@ def test_a_folder_is_never_overwritten_by_a_table(place: Path, raw: Path, tmp_pa
     result = lesions("predict", photo, "--json", "--csv", str(tmp_path), folder=place)
     assert result.returncode == 1
     assert result.stdout == ""  # refused before the first photo is predicted
-    assert result.stderr == (
-        f"error: {tmp_path}: is a folder; a file is to be written. Name a file.\n"
-    )
+    assert result.stderr == (f"error: {tmp_path}: is a folder. Give the name of a file.\n")
     assert (tmp_path / "kept.txt").read_text() == "precious"
 
 
@@ -194,9 +266,12 @@ def test_photos_are_found_once_in_order(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     everything = [tmp_path / name for name in ("a.png", "b.JPG", "deep/c.tif")]
-    assert find_photos([str(tmp_path), str(tmp_path / "a.png")]) == everything
-    assert find_photos([str(tmp_path / "?.png")]) == [tmp_path / "a.png"]
-    assert find_photos([str(tmp_path / "*")])[:2] == everything[:2]
+    assert find_photos([str(tmp_path), str(tmp_path / "a.png")]) == (
+        everything,
+        [tmp_path / "notes.txt"],
+    )
+    assert find_photos([str(tmp_path / "?.png")])[0] == [tmp_path / "a.png"]
+    assert find_photos([str(tmp_path / "*")])[0][:2] == everything[:2]
     with pytest.raises(LesionsError, match="no photo"):
         find_photos([str(tmp_path / "*.gif")])
 
@@ -275,26 +350,37 @@ def test_an_export_that_differs_leaves_what_was(
     assert out.read_text() == "the last good one"
 
 
+@contextlib.contextmanager
+def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
+    """Run the demo until the block ends; it accepts connections when the block starts."""
+    command = [sys.executable, "-m", "lesions.serving.commands", "demo", "--port", str(port)]
+    # A background job, as CI may be, inherits an ignored SIGINT; the demo must hear it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    server = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    try:
+        assert server.stdout
+        assert server.stdout.readline().startswith(f"http://127.0.0.1:{port}")
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield server
+    finally:
+        server.kill()
+        server.wait()
+
+
 @pytest.fixture(scope="module")
 def address(place: Path) -> Iterator[str]:
     pytest.importorskip("uvicorn", reason="the extra `demo` is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lesions.serving.commands", "demo", "--port", str(port)]
-    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout
-            assert server.stdout.readline().startswith(f"http://127.0.0.1:{port}")
-            for _ in range(100):
-                try:
-                    socket.create_connection(("127.0.0.1", port)).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.kill()
+    with serving(place, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -344,7 +430,7 @@ def test_examples_by_keyboard(page: Page) -> None:
 @needs_browser
 def test_a_text_file_is_refused_and_the_page_goes_on(page: Page, raw: Path) -> None:
     upload(page, "notes.jpg", b"no photo at all")
-    expect(page.locator("#status")).to_contain_text("not a whole photo")
+    expect(page.locator("#status")).to_contain_text("not a photo")
     upload(page, "photo.jpg", sorted((raw / "images").iterdir())[0].read_bytes())
     expect(page.locator("#predictions h2")).to_have_count(2)
     expect(page.locator("#status")).to_contain_text("ResNet50: ")
@@ -382,3 +468,61 @@ def test_two_uploads_at_once_and_one_too_large(address: str, raw: Path) -> None:
     foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     assert requests.post(f"{address}/predict", b"", headers=foreign, timeout=9).status_code == 403
     assert requests.get(address, headers={"Host": "evil.example"}, timeout=9).status_code == 400
+
+
+@pytest.mark.slow
+def test_every_response_has_the_security_headers(address: str) -> None:
+    for path in ("", "/example/mel.jpg", "/nowhere"):
+        headers = requests.get(address + path, timeout=9).headers
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_paste_several_files_and_a_drop_beside_the_frame(page: Page, raw: Path) -> None:
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    send = """([bytes, kind, count]) => {
+        const data = new DataTransfer();
+        for (let k = 0; k < count; k++) {
+            const name = `photo${k}.jpg`;
+            data.items.add(new File([new Uint8Array(bytes)], name, {type: "image/jpeg"}));
+        }
+        const options = {bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data};
+        const Kind = kind === "paste" ? ClipboardEvent : DragEvent;
+        document.body.dispatchEvent(new Kind(kind, options));
+    }"""
+    page.evaluate(send, [list(photo), "paste", 1])
+    expect(page.locator("#status")).to_contain_text("photo0.jpg: ResNet50", timeout=20_000)
+    page.evaluate(send, [list(photo), "drop", 3])
+    expect(page.locator("#status")).to_contain_text("Left out 2 more", timeout=20_000)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_says_so_when_the_server_is_gone(page: Page, raw: Path) -> None:
+    page.route("**/predict", lambda route: route.abort())
+    upload(page, "photo.jpg", b"x")
+    expect(page.locator("#status")).to_contain_text("The server does not answer")
+    page.unroute("**/predict")
+    page.route("**/predict", lambda route: route.fulfill(status=500, body="Internal"))
+    upload(page, "photo.jpg", b"x")
+    expect(page.locator("#status")).to_contain_text("The server failed (HTTP 500)")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_demo_while_an_upload_is_stalled(place: Path) -> None:
+    pytest.importorskip("uvicorn", reason="the extra `demo` is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(place, port) as server:
+        stalled = socket.create_connection(("127.0.0.1", port), timeout=30)
+        head = f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 99\r\n\r\n"
+        stalled.sendall(head.encode() + b"half")
+        time.sleep(0.5)
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 130
+        stalled.close()

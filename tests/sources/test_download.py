@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import os
 import shutil
 import zipfile
@@ -7,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import kagglehub
+import pandas as pd
 import pytest
+from PIL import Image
 
+from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import read_metadata
 from lesions.sources import transfers
 from lesions.sources.catalogue import HAM10000, ISIC2018
 from lesions.sources.download import download
-from lesions.sources.external_tests import find_external_test
+from lesions.sources.external_tests import find_external_test, leave_out_training_photos
 
 
 @pytest.fixture
@@ -47,8 +49,8 @@ def dataverse(kaggle: Path, tmp_path: Path) -> Path:
 
 
 def downloaded(source: Path | str, target: Path) -> dict[str, bytes]:
-    target.mkdir()
-    download(str(source), 0, target)
+    (target / "images").mkdir(parents=True)
+    write_csv(target / "metadata.csv", download(str(source), 0, target / "images"))
     return {
         str(path.relative_to(target)): path.read_bytes()
         for path in sorted(target.rglob("*"))
@@ -75,6 +77,57 @@ def test_photos_that_metadata_does_not_name_are_left_out_and_reported(
     assert "left out 1 photos" in capsys.readouterr().out
 
 
+def test_two_different_photos_of_one_name_are_refused(kaggle: Path, tmp_path: Path) -> None:
+    masks = kaggle / "masks"
+    masks.mkdir()
+    photo = sorted((kaggle / "HAM10000_images_part_1").iterdir())[0]
+    (masks / photo.name).write_bytes(b"a black mask")
+    with pytest.raises(
+        LesionsError, match=rf"part_1/{photo.name} and .*masks/{photo.name} have one"
+    ):
+        downloaded(kaggle, tmp_path / "out")
+    # A photo that the metadata does not name does not matter.
+    (masks / photo.name).rename(masks / "mask.jpg")
+    assert len(downloaded(kaggle, tmp_path / "out2")) == 29
+
+
+def test_what_people_have_is_found(raw: Path, tmp_path: Path) -> None:
+    """Linked folders, a loop, other endings, a zip in capitals and below, macOS's own files."""
+    folder, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+    (folder / "deep").mkdir(parents=True)
+    elsewhere.mkdir()
+    photos = sorted((raw / "images").iterdir())
+    for number, photo in enumerate(photos):
+        data, name = photo.read_bytes(), photo.stem
+        if number % 4 == 0:
+            (elsewhere / f"{name}.JPE").write_bytes(data)
+        elif number % 4 == 1:
+            with Image.open(photo) as image:
+                image.save(folder / f"{name}.png")
+        elif number % 4 == 2:
+            with zipfile.ZipFile(folder / "deep" / "PHOTOS.ZIP", "a") as archive:
+                archive.writestr(f"x/{name}.jpeg", data)
+                archive.writestr(f"__MACOSX/x/._{name}.jpeg", b"resource fork")
+        else:
+            (folder / "deep" / f"{name}.jfif").write_bytes(data)
+            (folder / "deep" / f"._{name}.jfif").write_bytes(b"resource fork")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "deep" / "loop").symlink_to(folder)
+    shutil.copy(raw / "metadata.csv", folder / "metadata.csv")
+    found = downloaded(folder, tmp_path / "out")
+    endings = [Path(name).suffix for name in found if name.startswith("images/")]
+    assert (endings.count(".jpg"), endings.count(".png")) == (21, 7)
+
+
+def test_two_tables_that_differ_are_refused(kaggle: Path, tmp_path: Path) -> None:
+    table = (kaggle / "HAM10000_metadata.csv").read_text()
+    (kaggle / "metadata.csv").write_text(table)
+    assert len(downloaded(kaggle, tmp_path / "out")) == 29
+    (kaggle / "metadata.csv").write_text(table + "\n")
+    with pytest.raises(LesionsError, match=r"HAM10000_metadata.csv, metadata.csv differ"):
+        downloaded(kaggle, tmp_path / "out2")
+
+
 def test_missing_photo(kaggle: Path, tmp_path: Path) -> None:
     image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
     for path in list(kaggle.rglob(f"{image_id}.jpg")):
@@ -89,7 +142,7 @@ def test_empty_photo(kaggle: Path, tmp_path: Path) -> None:
     image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
     for path in list(kaggle.rglob(f"{image_id}.jpg")):
         path.write_bytes(b"")
-    with pytest.raises(LesionsError, match=rf"{image_id}\.jpg is empty"):
+    with pytest.raises(LesionsError, match=rf"{image_id}\.jpg: is empty"):
         downloaded(kaggle, tmp_path / "out")
 
 
@@ -100,7 +153,7 @@ def test_no_metadata(kaggle: Path, tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(LesionsError, match=r"'nowhere' is not a folder\. Allowed are sample"):
+    with pytest.raises(LesionsError, match=r"'nowhere' is not a folder .* Allowed are sample"):
         downloaded("nowhere", tmp_path / "out")
 
 
@@ -204,9 +257,26 @@ def test_external_folder(outside: Path) -> None:
         "lesion_id": ["a", "b"],
         "dx": ["vasc", "mel"],
     }
-    assert [(name, read()) for name, read in photos] == [
+    assert [(photo.name, photo.read()) for photo in photos] == [
         (name, (outside / f"{name}.jpg").read_bytes()) for name in "ab"
     ]
+
+
+def test_photos_of_training_are_left_out_of_an_external_test_set(
+    outside: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = find_external_test(str(outside))
+    copied = sorted((raw / "images").iterdir())[1].stem  # a.jpg is a copy of it
+    nothing = pd.Series(["x"])
+    table, photos = leave_out_training_photos(*found, nothing, raw / "images")
+    assert len(photos) == len(table) == 2
+    table, photos = leave_out_training_photos(*found, pd.Series([copied]), raw / "images")
+    assert list(table["image_id"]) == [photo.name for photo in photos] == ["b"]
+    assert "left out: 1 of 2 photos are training or validation photos" in capsys.readouterr().out
+    table, photos = leave_out_training_photos(*found, pd.Series(["b"]), raw / "images")
+    assert list(table["image_id"]) == ["a"]
+    with pytest.raises(LesionsError, match=r"2 of 2 photos .* not an external test set"):
+        leave_out_training_photos(*found, pd.Series(["a", "b"]), raw / "images")
 
 
 def test_external_isic2018_leaves_out_what_has_no_photo(
@@ -268,10 +338,12 @@ def test_damaged_member(dataverse: Path, tmp_path: Path) -> None:
 
 
 def test_member_that_unpacks_to_too_much(dataverse: Path, tmp_path: Path) -> None:
-    image_id = read_metadata(dataverse / "HAM10000_metadata")["image_id"][0]
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(f"{image_id}.jpg", bytes(65_000_000))
-    (dataverse / "zz.zip").write_bytes(bomb.getvalue())
+    path = dataverse / "HAM10000_images_part_1.zip"
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content[next(iter(content))] = bytes(65_000_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
     with pytest.raises(LesionsError, match="unpacks to more than"):
         downloaded(dataverse, tmp_path / "out")

@@ -319,8 +319,8 @@ def test_killed_anywhere_and_run_again(
         from lesions.common.artifacts import atomic_write
         from lesions.sources.catalogue import Archive, RemoteFile
         from lesions.sources.download import download
-        with atomic_write(Path("data/raw"), folder=True) as raw:
-            download("dataverse", 0, raw, {table!r})
+        with atomic_write(Path("data/raw/images"), folder=True) as images:
+            download("dataverse", 0, images, {table!r})
         """
     )
     work = tmp_path / "work"
@@ -340,8 +340,8 @@ def test_killed_anywhere_and_run_again(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        whole = work / "data" / "raw"
-        assert not whole.exists() or len(list((whole / "images").iterdir())) == 28
+        whole = work / "data" / "raw" / "images"
+        assert not whole.exists() or len(list(whole.glob("*.jpg"))) == 28
     server.rate = None
     download("dataverse", 0, _new(tmp_path / "undisturbed"), table)
     subprocess.run(
@@ -351,7 +351,7 @@ def test_killed_anywhere_and_run_again(
         check=True,
     )
     for path in (tmp_path / "undisturbed").rglob("*.*"):
-        other = work / "data" / "raw" / path.relative_to(tmp_path / "undisturbed")
+        other = work / "data" / "raw" / "images" / path.relative_to(tmp_path / "undisturbed")
         assert other.read_bytes() == path.read_bytes()
 
 
