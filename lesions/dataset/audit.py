@@ -52,7 +52,9 @@ def audit(
     found: list[tuple[str, str, str, str]] = []
     lesion_of = table.set_index("image_id")["lesion_id"]
     for first, second in identical:
-        found.append(("identical photos", lesion_of[first], first, f"same pixels as {second}"))
+        other = "the same lesion" if lesion_of[first] == lesion_of[second] else lesion_of[second]
+        detail = f"same pixels as {second} of {other}"
+        found.append(("identical photos", lesion_of[first], first, detail))
 
     # Lesions that contradict themselves.
     for lesion, rows in table.groupby("lesion_id", sort=True):
