@@ -87,5 +87,5 @@ ISIC2018 = Archive(
     photos=1_511,
     citation=HAM10000.citation + "; Codella et al. 2019, arXiv:1902.03368",
 )
-# In the ground truth, with weight 0, but there is no photo.
+# The ground truth lists it with weight 0, but its photo does not exist.
 ISIC2018_WITHOUT_PHOTO = "ISIC_0035068"
