@@ -27,8 +27,8 @@ from benchmarks.verify import SMALL, copy, outputs, run
 
 def outs(stage: dict[str, Any]) -> list[str]:
     """List the files and folders that a stage writes."""
-    shown = [next(iter(one)) for one in stage.get("metrics", []) + stage.get("plots", [])]
-    return [*stage.get("outs", []), *shown]
+    entries = [entry for kind in ("outs", "metrics", "plots") for entry in stage.get(kind, [])]
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
 def start(folder: Path, command: str) -> "subprocess.Popen[bytes]":
