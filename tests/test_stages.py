@@ -245,7 +245,7 @@ def test_an_interrupted_stage_ends_in_one_line(
         [sys.executable, "-m", "stages.resize"], cwd=workplace, stderr=subprocess.PIPE, text=True
     )
     signal.signal(signal.SIGINT, before)
-    while not (workplace / "data" / "resized.partial" / "images.npy").exists():
+    while not (workplace / "data" / ".resized.partial" / "images.npy").exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)

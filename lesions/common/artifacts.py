@@ -4,11 +4,12 @@ The rules, for every output of this project:
 
 - A file or folder is written under another name, flushed to disk, and moved into place.
 - A folder is replaced only if this project has written all that is in it: `files.txt` in the
-  folder lists that. A user's own files are never deleted.
+  folder lists its files and their hashes. A user's own files are never deleted.
 - A file never replaces a folder, and is never written through a symbolic link to another place.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,8 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 
-LIST = "files.txt"  # of a folder's own files, itself excepted
+LIST = "files.txt"  # of a folder's own files, itself excepted: hash and name
+SIGNATURE = "# Written by lesions, which replaces this folder only if these are its files.\n"
 
 
 def _remove(path: Path) -> None:
@@ -31,25 +33,45 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _files_in(folder: Path) -> list[str]:
-    """List the files below a folder, sorted, without its list of files."""
-    files = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return [name for name in names if name != LIST]
+def _list_files(folder: Path) -> dict[str, str]:
+    """Hash the files below a folder, without its list of files: a dict from name to hash."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            found[name] = "-"
+        elif path.is_file() and name != LIST:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return found
+
+
+def _read_list(folder: Path) -> dict[str, str]:
+    """Read what `atomic_write` has noted; empty if the list is missing or somebody else's."""
+    path = folder / LIST
+    if not path.is_file() or path.is_symlink():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith(SIGNATURE):
+        return {}
+    lines = text.removeprefix(SIGNATURE).splitlines()
+    return {name: digest for digest, _, name in (line.partition(" ") for line in lines)}
 
 
 def check_folder(folder: Path) -> None:
     """Refuse to replace a folder that has files which this project has not written.
 
     Raises:
-        LesionsError: names one of them.
+        LesionsError: names one of them; a file that was changed since counts too.
     """
-    listed = folder / LIST
-    ours = set(listed.read_text(encoding="utf-8").splitlines()) if listed.is_file() else set()
-    if others := [name for name in _files_in(folder) if name not in ours]:
+    ours, present = _read_list(folder), _list_files(folder)
+    others = [name for name, digest in present.items() if ours.get(name) != digest]
+    if (folder / LIST).exists() and not ours and not others:
+        others = [LIST]
+    if others:
         raise LesionsError(
-            f"{folder}: has {len(others)} files that this pipeline has not written, "
-            f"{folder / others[0]} for one. They would be lost: move them to another folder "
+            f"{folder}: has {len(others)} files that this pipeline has not written, or not like "
+            f"this, {folder / others[0]} for one. They would be lost: move them to another folder "
             "outside data/. (Were they written by an older version? Then delete the folder.)"
         )
 
@@ -79,13 +101,16 @@ def atomic_write(path: Path, folder: bool = False) -> Iterator[Path]:
         raise LesionsError(f"{path}: is a folder. Give the name of a file.")
     if folder and path.is_dir():
         check_folder(path)
-    partial = path.with_name(path.name + ".partial")
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise LesionsError(f"{path}: is a device or pipe. Name a file.")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         _remove(partial)
         (partial if folder else path.parent).mkdir(parents=True, exist_ok=True)
         yield partial
         if folder:
-            (partial / LIST).write_text("".join(f"{name}\n" for name in _files_in(partial)))
+            listed = "".join(f"{digest} {name}\n" for name, digest in _list_files(partial).items())
+            (partial / LIST).write_text(SIGNATURE + listed, encoding="utf-8")
         _flush(partial)
         if folder and path.is_dir():
             _remove(path)  # a folder cannot replace one that holds files

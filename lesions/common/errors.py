@@ -1,6 +1,7 @@
 """The error a user can act on, and how a command ends when it meets one."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -26,6 +27,9 @@ def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 def run_cli(*commands: Callable[..., None]) -> None:
     """Run one function as a command line, or several functions as its commands."""
     signal.signal(signal.SIGTERM, _raise_interrupt)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
     for command in commands:
         app.command()(_with_one_line_errors(command))

@@ -13,12 +13,13 @@ from lesions.common.errors import LesionsError
 PATH = Path("params.yaml")
 # What the pipeline writes; a source may not be in it.
 OUTPUTS = [Path("data") / name for name in ("raw", "resized", "split", "balanced")]
-OUTPUTS += [Path("data/external"), Path("data/predictions"), Path("models"), Path("plots")]
+OUTPUTS += [Path("data") / name for name in ("external", "predictions")]
+OUTPUTS += [Path(name) for name in ("models", "metrics", "plots", "dvc_plots")]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
 # Names become parts of file and stage names.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 StartingWeights = Literal["imagenet", "random"]
@@ -87,8 +88,8 @@ class Params(_Strict):
                 f"weights names the network {min(unknown)!r}; known are {', '.join(self.networks)}"
             )
         for key, source in {"source": self.source, **self.external_tests}.items():
-            folder = Path(os.path.expanduser(source)).resolve()  # noqa: PTH111
-            if own := next((out for out in OUTPUTS if folder.is_relative_to(out.resolve())), None):
+            folder = Path(os.path.realpath(os.path.expanduser(source)))  # noqa: PTH111
+            if own := next((o for o in OUTPUTS if folder.is_relative_to(o.resolve())), None):
                 raise ValueError(
                     f"{key} is {source!r}, in {own}/, which the pipeline writes: your photos would "
                     "be lost. Move them to another folder"
@@ -180,6 +181,8 @@ def _explain(error: dict[str, Any]) -> str:
         )
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "string_pattern_mismatch" and "x00" in error["ctx"]["pattern"]:
+        return f"{key} is {error['input']!r}: control characters are not allowed"
     if error["type"] == "string_pattern_mismatch":
         return f"{key}: a name has lower-case letters, digits, _ and -, at most 41"
     return f"{key} is {error['input']!r}: {error['msg'].replace('Input', 'it', 1)}"

@@ -1,5 +1,6 @@
 """The metadata table: one row per photo, in HAM10000's columns, checked, all values as text."""
 
+import csv
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,8 +61,13 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
     separator = "\t" if path.suffix == ".tab" else ","
     try:
         with path.open("rb") as file:
-            if (count := file.readline(MAX_HEADER).count(separator.encode()) + 1) > MAX_COLUMNS:
-                raise LesionsError(f"{path}: {count:,} columns; at most {MAX_COLUMNS} are allowed.")
+            header = file.readline(MAX_HEADER).partition(b"\r")[0]
+        if (count := header.count(separator.encode()) + 1) > MAX_COLUMNS:
+            raise LesionsError(f"{path}: {count:,} columns; at most {MAX_COLUMNS} are allowed.")
+        names = [name.strip(b"\"' ") for name in header.strip().split(separator.encode())]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            column = twice[0].decode("utf-8", "replace")
+            raise LesionsError(f"{path}: has the column {column} more than once. Keep one.")
         with warnings.catch_warnings():
             # Rows longer than the header are an error, not a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -70,6 +76,7 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
                 sep=separator,
                 dtype=str,
                 keep_default_na=False,
+                skip_blank_lines=False,  # so that the numbers of rows are those of lines
                 index_col=False,  # else one comma too many at the end of rows shifts all columns
             )
     except FileNotFoundError:
@@ -80,6 +87,13 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
         # The errors of pandas' parser are ValueErrors.
         why = " ".join(str(error).split())
         raise LesionsError(f"{path}: not a readable table ({why}). {SAVE_AS}") from None
+    table.columns = table.columns.str.strip(INVISIBLE)
+    # A quote that is not closed swallows lines.
+    ends = table.apply(lambda column: column.str.contains("[\r\n]", na=False)).any(axis=1)
+    if ends.any():
+        row = table.index[ends][0] + 2
+        raise LesionsError(f"{path}: a line end in a value in row {row}. {SAVE_AS}.")
+    table = table.fillna("")
     if missing := [column for column in columns if column not in table.columns]:
         found = ", ".join(table.columns[:20]) or "none of them"
         raise LesionsError(
@@ -102,7 +116,8 @@ def read_metadata(path: Path) -> pd.DataFrame:
     Raises:
         LesionsError: names the file, a row and what is allowed.
     """
-    table = _clean(path, read_table(path, *COLUMNS, only=(*COLUMNS, *OPTIONAL)))
+    table = clean_table(path, read_table(path, *COLUMNS, only=(*COLUMNS, *OPTIONAL)))
+    _refuse_short_rows(path)
     if table.empty:
         raise LesionsError(f"{path}: has no rows. One row per photo is expected.")
 
@@ -146,7 +161,19 @@ def read_metadata(path: Path) -> pd.DataFrame:
     return table.sort_values("image_id", ignore_index=True)
 
 
-def _clean(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+def _refuse_short_rows(path: Path) -> None:
+    """Refuse rows with fewer values than the header, which pandas would fill up."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter="\t" if path.suffix == ".tab" else ",")
+        count = len(next(rows, []))
+        for number, row in enumerate(rows, start=2):
+            if row and len(row) < count:
+                raise LesionsError(
+                    f"{path}: {len(row)} values in row {number}; {count} are expected. {SAVE_AS}."
+                )
+
+
+def clean_table(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Remove invisible characters at the ends of values, and rows without any value."""
     stripped = table.apply(lambda column: column.str.strip(INVISIBLE))
     if changed := int((stripped != table).any(axis=1).sum()):

@@ -40,6 +40,8 @@ _OTHER_FILES = (
     (rb"\s*(<!doctype|<html|<\?xml)", "a web page; download the photo again"),
     (rb"PK\x03\x04", "a zip file; unpack it"),
 )
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+Image.MAX_IMAGE_PIXELS = None  # `decode` checks the size itself, without a warning
 # How to turn a photo upright, by the EXIF tag Orientation (274).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,7 +93,7 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
     """
     if not data:
         raise LesionsError(f"{name}: the file is empty. Download the photo again.")
-    if (scans := data.count(b"\xff\xda")) > MAX_SCANS and data.startswith(b"\xff\xd8"):
+    if (scans := _count_scans(data)) > MAX_SCANS:
         raise LesionsError(
             f"{name}: a JPEG of {scans} scans; at most {MAX_SCANS} are allowed. Save it again."
         )
@@ -102,6 +104,8 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
                     f"{name}: {image.width}×{image.height} pixels; at most {MAX_PIXELS:,} are "
                     f"allowed, and a side of {MAX_SIDE:,}."
                 )
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise LesionsError(f"{name}: has several pages or frames. Save one as a photo.")
             upright, profile = _orientation(image), image.info.get("icc_profile")
             image.draft("RGB", (size, size))
             # Scale first: all that follows then works on few pixels.
@@ -110,12 +114,24 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
             return np.array(_to_srgb(small, profile))
     except LesionsError:
         raise
-    except Image.DecompressionBombError:
-        raise LesionsError(
-            f"{name}: too many pixels; at most {MAX_PIXELS:,} are allowed."
-        ) from None
     except Exception as error:  # Pillow's plugins raise many kinds on damaged bytes
         raise LesionsError(f"{name}: {_explain(data, error)}.") from None
+
+
+def _count_scans(data: bytes) -> int:
+    """Count the scans of a JPEG, up to its end; 0 for other files."""
+    if not data.startswith(b"\xff\xd8"):
+        return 0
+    scans, position = 0, 2
+    # A segment has a marker and its length; after a scan's header come its data, in which no
+    # marker but that of a restart (d0 to d7) can occur.
+    while found := _MARKER.search(data, position):
+        marker, position = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            break
+        position += int.from_bytes(data[position : position + 2])
+        scans += marker == 0xDA
+    return scans
 
 
 def _explain(data: bytes, error: Exception) -> str:

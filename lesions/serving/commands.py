@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lesions.common.artifacts import atomic_write
 from lesions.common.errors import LesionsError, run_cli
@@ -32,6 +33,7 @@ from lesions.serving.predictor import (
 )
 
 COLUMNS = ["photo", "predicted", "malignant", "low_confidence", "out_of_distribution", *CODES]
+SOFTWARE = "lesions predict"  # in the pictures that it writes
 Model = Annotated[
     str,
     typer.Option(help="A network trained here, such as mobilenetv2, or the path of a model file."),
@@ -59,6 +61,8 @@ def predict(
         print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
     if csv is not None:
         check_output(csv, paths)
+        if heatmap is not None and csv.absolute().is_relative_to(heatmap.absolute()):
+            raise LesionsError(f"{csv}: is in the folder of the heat maps. Name another file.")
     heatmaps = {} if heatmap is None else heatmap_files(heatmap, paths)
     predictor = Predictor(find_model(model))
     rows: list[dict[str, Any]] = []
@@ -104,10 +108,17 @@ def check_output(path: Path, photos: Sequence[Path]) -> None:
             f"{path}: ends like a photo and would be overwritten. Did the shell expand a pattern? "
             "Name the file to write after --csv."
         )
-    target = path.resolve()
+    target = os.path.realpath(path)
     for photo in photos:
-        if photo.resolve() == target or (path.exists() and photo.exists() and path.samefile(photo)):
+        same = path.exists() and photo.exists() and path.samefile(photo)
+        if os.path.realpath(photo) == target or same:
             raise LesionsError(f"{path}: is one of the photos to predict. Name another file.")
+    if path.is_dir():
+        raise LesionsError(f"{path}: is a folder. Give the name of a file.")
+    if path.exists():
+        header = ",".join(COLUMNS).encode()
+        if not path.is_file() or not path.read_bytes().startswith(header):
+            raise LesionsError(f"{path}: exists, and is not a file of predictions. Name another.")
 
 
 def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -119,20 +130,35 @@ def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
         LesionsError: a file would be written over a photo, through a link, or twice.
     """
     chosen: dict[Path, Path] = {}
-    inputs = {photo.resolve() for photo in photos}
+    if folder.exists() and not folder.is_dir():
+        raise LesionsError(f"{folder}: is not a folder. Name another --heatmap.")
+    inputs = {os.path.realpath(photo) for photo in photos}
+    targets: set[Path] = set()
     for photo in photos:
         parts = [part.replace("%", "%%") for part in photo.parts if part != photo.anchor]
         parts = ["%up" if part == ".." else _shortened(part) for part in parts]
         target = folder.joinpath(*parts[:-1], f"{parts[-1]}.png")
-        if target.resolve() in inputs:
+        if os.path.realpath(target) in inputs:
             raise LesionsError(f"{target}: is a photo to predict. Name another --heatmap.")
         inside = [target, *target.parents][: len(parts)]
         if link := next((path for path in inside if path.is_symlink()), None):
             raise LesionsError(f"{link}: is a link to another place. Name another --heatmap.")
-        if target in chosen.values():
+        if target in targets:
             raise LesionsError(f"{target}: two photos would have this heat map.")
+        if target.exists() and not _is_heatmap(target):
+            raise LesionsError(f"{target}: exists, and is not a heat map. Name another --heatmap.")
+        targets.add(target)
         chosen[photo] = target
     return chosen
+
+
+def _is_heatmap(file: Path) -> bool:
+    """Say whether this program has written a picture."""
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, ValueError):
+        return False
 
 
 def _shortened(part: str) -> str:
@@ -169,6 +195,12 @@ def _as_line(row: dict[str, Any]) -> str:
     return f"{row['photo']}  {top}  malignant {row['malignant']:.3f}{flags}"
 
 
+def _software() -> PngInfo:
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)
+    return info
+
+
 def _write_heatmap(file: Path, predictor: Predictor, result: PhotoResult) -> None:
     """Write the heat map of a prediction."""
     assert result.pixels is not None
@@ -176,7 +208,7 @@ def _write_heatmap(file: Path, predictor: Predictor, result: PhotoResult) -> Non
     labels = [result.prediction.predicted]
     heat = grad_cam(predictor.classifier, result.pixels[None], labels)[0]
     with atomic_write(file) as partial:
-        Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG")
+        Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG", pnginfo=_software())
 
 
 def export(
@@ -191,6 +223,8 @@ def export(
     """Write a model as ONNX, with normalisation inside, and compare it with torch."""
     source = find_model(model)
     target = out or source.with_suffix(".onnx")
+    if target.suffix != ".onnx":
+        raise LesionsError(f"{target}: an ONNX file ends in .onnx. Name another --out.")
     print(export_onnx(source, target))
     if int8:
         print(export_int8(source, target))

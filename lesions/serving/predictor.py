@@ -39,7 +39,8 @@ def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
         if path.is_dir():
             files = list(walk(path))
             photos = [file for file in files if looks_like_photo(file)]
-            left_out |= dict.fromkeys(file for file in files if file not in set(photos))
+            chosen = set(photos)
+            left_out |= dict.fromkeys(file for file in files if file not in chosen)
         elif path.exists() or path.is_symlink():
             photos = [path]
         else:

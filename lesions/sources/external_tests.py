@@ -8,7 +8,7 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import ISIC_COLUMNS
-from lesions.dataset.metadata import read_table
+from lesions.dataset.metadata import clean_table, read_table
 from lesions.sources import transfers
 from lesions.sources.catalogue import ISIC2018, ISIC2018_WITHOUT_PHOTO, Archive
 from lesions.sources.files import PhotoFile, by_name, photos_in_folder, photos_in_zips
@@ -40,7 +40,10 @@ def find_external_test(
         photos = list(photos_in_zips(zips))
     else:
         folder = Path(os.path.expanduser(source))  # noqa: PTH111
-        tables = sorted(folder.glob("*.csv"))
+        if not folder.is_dir():
+            raise LesionsError(f"external_tests: {source!r} is not a folder, and not {KNOWN}.")
+        here = [file for file in sorted(folder.iterdir()) if file.is_file()]
+        tables = [file for file in here if file.suffix.lower() == ".csv" and file.name[0] != "."]
         if len(tables) != 1:
             raise LesionsError(
                 f"external_tests: {source!r} has {len(tables)} CSV files. Allowed are {KNOWN}, or "
@@ -70,7 +73,7 @@ def read_truth(path: Path) -> pd.DataFrame:
     Raises:
         LesionsError: the columns are others, a photo is repeated, or a row is not one-hot.
     """
-    table = read_table(path)
+    table = clean_table(path, read_table(path))
     if list(table.columns) != ["image", *ISIC_COLUMNS]:
         raise LesionsError(
             f"{path}: columns {','.join(table.columns)}; expected image,{','.join(ISIC_COLUMNS)}."

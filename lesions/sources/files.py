@@ -1,5 +1,6 @@
 """Photo files: found in a folder and in zip files, read only when they are needed."""
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -27,21 +28,21 @@ class PhotoFile(NamedTuple):
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and those below it, sorted; links to folders are followed.
 
-    Hidden files are left out. A link that leads back to a folder above it is not followed.
+    Hidden files are left out. Every folder is entered once, however many links lead to it.
     """
-    yield from _walk(folder, frozenset())
+    yield from _walk(folder, set())
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
     status = folder.stat()
-    above |= {(status.st_dev, status.st_ino)}
+    visited.add((status.st_dev, status.st_ino))
     for path in sorted(folder.iterdir()):
         if path.name.startswith(_HIDDEN):
             continue
         if not path.is_dir():
             yield path
-        elif (path.stat().st_dev, path.stat().st_ino) not in above:
-            yield from _walk(path, above)
+        elif (path.stat().st_dev, path.stat().st_ino) not in visited:
+            yield from _walk(path, visited)
 
 
 def looks_like_photo(path: Path) -> bool:
@@ -57,7 +58,7 @@ def looks_like_photo(path: Path) -> bool:
 def photos_in_folder(folder: Path) -> Iterator[PhotoFile]:
     """Yield every photo in a folder, in those below it, and in their zip files."""
     for path in walk(folder):
-        if path.suffix.lower() == ".zip":
+        if path.suffix.lower() == ".zip" and path.is_file():
             yield from photos_in_zips([path])
         elif path.suffix.lower() in ENDINGS and path.is_file():
             size = path.stat().st_size
@@ -73,7 +74,7 @@ def photos_in_zips(paths: Iterable[Path]) -> Iterator[PhotoFile]:
     for path in paths:
         try:
             archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise LesionsError(f"{path}: not a whole zip ({error}). Download it again.") from None
         for member in archive.infolist():
             name = PurePosixPath(member.filename)
@@ -133,6 +134,7 @@ class _Member:
         except (
             zipfile.BadZipFile,
             zlib.error,
+            lzma.LZMAError,
             NotImplementedError,
             RuntimeError,
             OSError,

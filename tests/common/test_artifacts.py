@@ -1,10 +1,11 @@
 import errno
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lesions.common.artifacts import atomic_write, write_csv, write_json
+from lesions.common.artifacts import atomic_write, check_folder, write_csv, write_json
 from lesions.common.errors import LesionsError
 
 
@@ -75,8 +76,12 @@ def test_a_folder_with_files_of_the_user_is_never_replaced(tmp_path: Path) -> No
     assert (folder / "deep" / "mine.jpg").read_text() == "precious"
     (folder / "deep" / "mine.jpg").unlink()
     write()
-    assert (folder / "files.txt").read_text() == "ours.csv\n"
+    assert (folder / "files.txt").read_text().endswith(" ours.csv\n")
     write()  # what this project has written may be replaced
+    (folder / "ours.csv").write_text("edited")
+    with pytest.raises(LesionsError, match=r"ours\.csv for one"):
+        write()
+    (folder / "ours.csv").write_text("a")
     (folder / "notes.txt").write_text("precious")
     with pytest.raises(LesionsError, match=r"notes\.txt for one"):
         write()
@@ -112,3 +117,25 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     write_json(tmp_path / "link", {})
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "link").is_symlink()
+
+
+def test_a_list_of_files_that_is_the_users_own_protects_them_too(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "mine.jpg").write_text("precious")
+    (folder / "files.txt").write_bytes(b"mine.jpg\n\xff")
+    with pytest.raises(LesionsError, match=r"mine\.jpg for one"):
+        check_folder(folder)
+    (folder / "mine.jpg").unlink()
+    with pytest.raises(LesionsError, match=r"files\.txt for one"):
+        check_folder(folder)
+
+
+def test_devices_and_a_users_partial_file_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.partial").mkdir()
+    (tmp_path / "a.csv.partial" / "mine").write_text("precious")
+    write_json(tmp_path / "a.csv", {})
+    assert (tmp_path / "a.csv.partial" / "mine").read_text() == "precious"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LesionsError, match="is a device or pipe"):
+        write_json(tmp_path / "pipe", {})

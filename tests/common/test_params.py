@@ -58,6 +58,8 @@ def test_every_value_has_a_comment_or_follows_one() -> None:
         ({"external_tests": {"resnet50": "x"}}, ["'resnet50'", "choose another name"]),
         ({"source": "data/raw"}, ["source is 'data/raw'", "your photos would be lost"]),
         ({"source": "data/raw/../raw/deep"}, ["your photos would be lost"]),
+        ({"source": "a\0b"}, ["source is", "control characters are not allowed"]),
+        ({"source": "metrics"}, ["your photos would be lost"]),
         ({"external_tests": {"a": "models"}}, ["a is 'models'", "another folder"]),
         ({"external_tests": "isic2018"}, ["external_tests is 'isic2018'"]),
         ({"deterministic": "yes"}, ["deterministic", "'yes'"]),

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -144,6 +145,30 @@ def test_a_spreadsheets_own_forms_say_how_to_save(
     table.to_csv(path, index=False, encoding=encoding, sep=separator)
     with pytest.raises(LesionsError, match="save the table as CSV, UTF-8, separated by commas"):
         read_metadata(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace("\n", ',"5 mm\n', 3).replace("_type", "_type,n", 0), "row"),
+        (lambda text: text + "L9,I9,nv\n", "3 values in row 7; 7 are expected"),
+        (lambda text: text.replace(",age,", ",dx,", 1), "has the column dx more than once"),
+        (lambda text: text.replace("back", '"ba\nck"', 1), "a line end in a value in row 2"),
+    ],
+)
+def test_rows_that_are_torn_or_swallowed_are_refused(
+    tmp_path: Path, table: pd.DataFrame, change: Callable[[str], str], words: str
+) -> None:
+    path = write(tmp_path, table)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(LesionsError, match=words):
+        read_metadata(path)
+
+
+def test_spaces_in_the_header_do_not_matter(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = write(tmp_path, table)
+    path.write_text(path.read_text().replace(",image_id", ", image_id "))
+    assert list(read_metadata(path).columns) == list(table.columns)
 
 
 def test_other_columns_are_not_read(tmp_path: Path, table: pd.DataFrame) -> None:

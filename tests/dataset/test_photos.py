@@ -137,6 +137,19 @@ def test_too_many_scans_are_refused_at_once() -> None:
         decode(data[:-2] + 100 * scan + data[-2:], 32, "a")
 
 
+def test_data_behind_a_jpeg_are_no_scans() -> None:
+    data = encoded(Image.new("RGB", (64, 64)), "JPEG")
+    assert decode(data + b"\xff\xda\x00\x02" * 500, 32, "a").shape == (32, 32, 3)
+
+
+def test_several_pages_or_frames_are_refused() -> None:
+    buffer = io.BytesIO()
+    pages = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    with pytest.raises(LesionsError, match="several pages or frames"):
+        decode(buffer.getvalue(), 32, "a")
+
+
 def test_a_very_long_side_is_refused() -> None:
     with pytest.raises(LesionsError, match=r"1×30000 pixels.*a side of 20,000"):
         decode(encoded(Image.new("1", (1, 30_000))), 32, "a")

@@ -137,10 +137,13 @@ def test_an_output_that_is_a_photo_is_refused_before_the_model_is_loaded(
         photos.append(tmp_path / f"{number}.jpg")
         photos[-1].write_bytes(photo.read_bytes())
     before = [photo.read_bytes() for photo in photos]
+    (tmp_path / "table.csv").write_text("image_id,dx\n")
     (tmp_path / "link.csv").symlink_to(photos[0])
     (tmp_path / "hard.csv").hardlink_to(photos[0])
     names = [str(photo) for photo in photos]
     for arguments, words in (
+        ([names[0], "--csv", str(tmp_path / "table.csv")], "is not a file of predictions"),
+        ([names[0], "--csv", "/dev/null"], "is not a file of predictions"),
         (["--csv", *names], "0.jpg: ends like a photo"),  # as the shell expands --csv *.jpg
         ([names[0], "--csv", names[0]], "ends like a photo"),
         ([names[0], "--csv", str(tmp_path / "link.csv")], "link.csv: is one of the photos"),
@@ -161,6 +164,9 @@ def test_heat_maps_never_overwrite_and_follow_no_link(tmp_path: Path) -> None:
     photo = tmp_path / "a.jpg"
     with pytest.raises(LesionsError, match=r"a\.jpg\.png: is a photo to predict"):
         heatmap_files(tmp_path, [Path("a.jpg"), tmp_path / "a.jpg.png"])
+    (tmp_path / "b.jpg.png").write_bytes(b"a photo")
+    with pytest.raises(LesionsError, match=r"b\.jpg\.png: exists, and is not a heat map"):
+        heatmap_files(tmp_path, [Path("b.jpg")])
     found = heatmap_files(folder, [Path("x.jpg"), Path("../x.jpg"), Path("%up/x.jpg"), photo])
     assert len(set(found.values())) == 4
     (long,) = heatmap_files(folder, [Path("é" * 120 + ".jpg")]).values()

@@ -316,9 +316,11 @@ def test_wrong_ground_truth(outside: Path, text: str, words: str) -> None:
         find_external_test(str(outside))
 
 
-def test_external_folder_without_a_table() -> None:
-    with pytest.raises(LesionsError, match=r"'nowhere' has 0 CSV files\. Allowed are isic2018"):
+def test_external_folder_without_a_table(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match="'nowhere' is not a folder, and not isic2018"):
         find_external_test("nowhere")
+    with pytest.raises(LesionsError, match=r"has 0 CSV files\. Allowed are isic2018"):
+        find_external_test(str(tmp_path))
 
 
 def test_damaged_zip(dataverse: Path, tmp_path: Path) -> None:
