@@ -165,12 +165,16 @@ def _refuse_short_rows(path: Path) -> None:
     """Refuse rows with fewer values than the header, which pandas would fill up."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix == ".tab" else ",")
-        count = len(next(rows, []))
-        for number, row in enumerate(rows, start=2):
-            if row and len(row) < count:
-                raise LesionsError(
-                    f"{path}: {len(row)} values in row {number}; {count} are expected. {SAVE_AS}."
-                )
+        try:
+            count = len(next(rows, []))
+            for number, row in enumerate(rows, start=2):
+                if row and len(row) < count:
+                    raise LesionsError(
+                        f"{path}: {len(row)} values in row {number}; {count} are expected. "
+                        f"{SAVE_AS}."
+                    )
+        except csv.Error as error:  # a value of over 128 kB, for example
+            raise LesionsError(f"{path}: not a readable table ({error}). {SAVE_AS}.") from None
 
 
 def clean_table(path: Path, table: pd.DataFrame) -> pd.DataFrame:

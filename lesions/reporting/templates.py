@@ -1,5 +1,6 @@
 """Templates: how numbers and metrics are written for people."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import jinja2
@@ -27,8 +28,7 @@ def duration(seconds: float) -> str:
     >>> duration(4262.4)
     '1:11:02'
     """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+    return str(timedelta(seconds=round(seconds)))
 
 
 def environment(folder: Path = FOLDER, autoescape: bool = False) -> jinja2.Environment:

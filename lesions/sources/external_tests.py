@@ -83,9 +83,8 @@ def read_truth(path: Path) -> pd.DataFrame:
     values = table[list(ISIC_COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy()
     wrong = ~((values == 1).sum(axis=1) == 1) | ~np.isin(values, (0, 1)).all(axis=1)
     if wrong.any():
-        raise LesionsError(
-            f"{path}: row of {table['image'][int(wrong.argmax())]}: one 1 and six 0 are expected."
-        )
+        image = table["image"].iloc[int(wrong.argmax())]
+        raise LesionsError(f"{path}: row of {image}: one 1 and six 0 are expected.")
     dx = [ISIC_COLUMNS[index].lower() for index in values.argmax(axis=1)]
     ids = table["image"]
     found = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": dx})

@@ -12,7 +12,7 @@ from lesions.common.errors import LesionsError
 from lesions.dataset.photos import ENDINGS, MAX_BYTES, read_file
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
-_HIDDEN = ("._", ".")  # macOS puts `._name` beside files on foreign disks
+_HIDDEN = "."  # macOS puts `._name` beside files on foreign disks
 
 
 class PhotoFile(NamedTuple):

@@ -150,7 +150,9 @@ def test_a_spreadsheets_own_forms_say_how_to_save(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text.replace("\n", ',"5 mm\n', 3).replace("_type", "_type,n", 0), "row"),
+        # A quote that is opened in one row and closed in a later one.
+        (lambda t: t.replace("back", '"5', 1).replace("back", '5"', 1), "a line end in a value"),
+        (lambda text: text + f"L9,I9,nv,{'x' * 200_000},50,male,back\n", "field larger than"),
         (lambda text: text + "L9,I9,nv\n", "3 values in row 7; 7 are expected"),
         (lambda text: text.replace(",age,", ",dx,", 1), "has the column dx more than once"),
         (lambda text: text.replace("back", '"ba\nck"', 1), "a line end in a value in row 2"),

@@ -307,6 +307,7 @@ def test_external_isic2018_leaves_out_what_has_no_photo(
         (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "in two rows"),
         (TRUTH + "a,1,1,0,0,0,0,0\n", "row of a: one 1"),
         (TRUTH + "a,x,1,0,0,0,0,0\n", "row of a: one 1"),
+        (TRUTH + "b,1,0,0,0,0,0,0\n,,,,,,,\na,1,1,0,0,0,0,0\n", "row of a: one 1"),
         (TRUTH + "gone,1,0,0,0,0,0,0\n", r"1 of 1 photos are missing; the first is gone\.jpg"),
     ],
 )
