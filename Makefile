@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test check report compare demo verify seeds bench ham10000
+.PHONY: help setup repro test check report compare demo verify seeds bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -51,6 +51,9 @@ seeds: setup  ## run the pipeline with three seeds: mean and standard deviation 
 
 bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput
+
+gpu: setup  ## measure all that only a GPU can show, in nine minutes: make gpu PHOTOS=folder
+	python -m benchmarks.gpu $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 ham10000: setup  ## run the pipeline on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }

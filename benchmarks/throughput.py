@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -143,12 +144,28 @@ def usual_loop(paths: list[Path], side: int, params: Params) -> Iterator[tuple[T
 
 
 def model(
-    name: str, images: Pixels, paths: list[Path], params: Params, device: torch.device
+    name: str,
+    images: Pixels,
+    paths: list[Path],
+    params: Params,
+    used: hardware.Hardware,
+    rounds: int | None = None,
 ) -> dict[str, Any]:
-    """Measure training and inference of one network."""
+    """Measure training and inference of one network.
+
+    Args:
+        name: of the network.
+        images: the array of photos.
+        paths: the JPEG files that the original loop decodes.
+        params: all parameters.
+        used: where to compute, and in which precision.
+        rounds: by default 5 on a CPU and 7 on a GPU.
+    """
+    device = used.device
+    autocast = hardware.AUTOCAST.get(used.precision)
+    bare_precision = partial(torch.autocast, device.type, autocast, enabled=autocast is not None)
     steps, repeats = (3, 5) if device.type == "cpu" else (100, 7)
     size, side = params.batch_size, images.shape[1]
-    bf16 = hardware.use_bf16(params.precision, device)
     card = ModelCard(
         name=name,
         network=params.network(name),
@@ -163,8 +180,8 @@ def model(
         seed=0,
         recipe={},
         observations={},
-        precision="bf16" if bf16 else "fp32",
-        device=hardware.describe(device),
+        precision=used.precision,
+        device=hardware.describe_device(device),
         versions=versions(),
     )
 
@@ -172,7 +189,7 @@ def model(
         return build(params.network(name), len(CODES), "random", 0)
 
     def classifier() -> tuple[Classifier, torch.optim.Optimizer]:
-        made = Classifier(network(), card, device, bf16)
+        made = Classifier(network(), card, used)
         return made, torch.optim.Adam(made.network.parameters(), params.lr, fused=True)
 
     rng = np.random.default_rng(0)
@@ -180,19 +197,22 @@ def model(
     resident = torch.from_numpy(np.array(images[:size])).to(device)
     ready = to_float(resident).contiguous(memory_format=torch.channels_last)
     changes = torch.from_numpy(random_changes(size, params.augment, rng)).to(device)
-    loader = PhotoLoader(images, device)
+    loader = PhotoLoader(images, device, resident=True)
     bare, bare_optimizer = classifier()
     own, own_optimizer = classifier()
+
+    scaler = torch.amp.GradScaler(device.type, enabled=used.precision == "fp16")
 
     def ceiling() -> int:
         bare.network.train()
         for _ in range(steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with bare_precision():
                 output = bare.network(ready)
             loss = F.cross_entropy(output.float(), labels)
             bare_optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            bare_optimizer.step()
+            scaler.scale(loss).backward()
+            scaler.step(bare_optimizer)
+            scaler.update()
         return steps * size
 
     def ours() -> int:
@@ -208,6 +228,7 @@ def model(
             classifier=own,
             parallel=own,
             optimizer=own_optimizer,
+            scaler=scaler,
         )
         train_one_epoch(training, epoch=1)
         return steps * size
@@ -236,7 +257,7 @@ def model(
 
     def inference() -> int:
         bare.network.eval()
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.inference_mode(), bare_precision():
             for _ in range(2 * steps):
                 bare.network(ready)
         return 2 * steps * size
@@ -247,7 +268,7 @@ def model(
 
     works = {work.__name__: work for work in (ceiling, ours, reference, augmentation)}
     works |= {work.__name__: work for work in (inference, evaluation)}
-    rates = in_turns(works, repeats, device)
+    rates = in_turns(works, rounds or repeats, device)
     found = {
         "ours_vs_ceiling": ratio(rates["ours"], rates["ceiling"]),
         "ours_vs_reference": ratio(rates["ours"], rates["reference"]),
@@ -392,9 +413,9 @@ def main(
 ) -> None:
     """Compare training, evaluation and resize with their upper bounds."""
     params = load_params()
-    hardware.compute_deterministically(params.deterministic)
-    device = hardware.pick_device(params.device)
-    found: dict[str, Any] = {"device": hardware.describe(device), "torch": torch.__version__}
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    device = hardware.describe_device(used.device)
+    found: dict[str, Any] = {"device": device, "torch": torch.__version__}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "jpeg").mkdir()
@@ -410,7 +431,7 @@ def main(
         found["resize_photos_per_second"] = decoded["photos_per_second"]
         array = PhotoArray(folder / "4x" / "data" / "resized").images
         for name in params.networks:
-            found[name] = model(name, array, paths, params, device)
+            found[name] = model(name, array, paths, params, used)
     print(json.dumps(found, indent=2) if as_json else report(found))
 
 

@@ -26,12 +26,9 @@ def main(
 ) -> None:
     """Evaluate all networks in params.yaml on the test photos, or on an external test set."""
     params = load_params()
-    hardware.compute_deterministically(params.deterministic)
-    device = hardware.pick_device(params.device)
-    bf16 = hardware.use_bf16(params.precision, device)
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
     models = {
-        name: load(Path(f"models/{name}.safetensors"), device, bf16, name)
-        for name in params.networks
+        name: load(Path(f"models/{name}.safetensors"), used, name) for name in params.networks
     }
     if external is None:
         metrics, plots = Path("metrics/test"), Path("plots")

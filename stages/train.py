@@ -12,7 +12,7 @@ from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import architectures, hardware, model_file
 from lesions.training import processes
-from lesions.training.loop import Files, TrainingData, check_batch_size, describe, train
+from lesions.training.loop import TrainingData, check_batch_size, describe, train
 from stages import run_stage
 
 
@@ -24,11 +24,11 @@ def main(
     """Train MODEL: its file in models/, history in plots/, key metrics in metrics/val/."""
     params = load_params()
     network = params.network(model)
-    device = hardware.pick_device(params.device)
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
 
     # With several devices, torchrun starts this script again, once per device.
     if not processes.launched_by_torchrun():
-        count = processes.count_processes(params.devices, device)
+        count = processes.count_processes(params.devices, used.device)
         check_batch_size(params.batch_size, count)
         if count > 1:
             # Download the weights once, before all processes need them.
@@ -36,21 +36,20 @@ def main(
             processes.launch(count, "stages.train", model)
             return
 
-    history = Path(f"plots/{model}/history.csv")
-    checkpoint = Path(f"models/{model}.checkpoint")
-    with processes.process_group(device) as group:
+    with processes.process_group(used.device) as group:
         data = TrainingData(
             photos=PhotoArray(Path("data/resized")),
             train=read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
             val=read_table(Path("data/split/val.csv"), "image_id", "dx"),
         )
-        trained = train(model, data, params, Files(history, checkpoint), group)
-        if group.is_main:
+        history = Path(f"plots/{model}/history.csv")
+        trained = train(model, data, params, history, used, group)
+        if trained is not None:
             write_json(Path(f"metrics/val/{model}.json"), trained.metrics)
             model_file.save(
                 Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card
             )
-            checkpoint.unlink(missing_ok=True)
+            trained.checkpoint.remove()
             print(describe(trained))
 
 

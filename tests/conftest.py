@@ -2,17 +2,27 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import CHROMIUM, PARAMS, commit, copy_project, dvc, generate_raw
-from playwright.sync_api import Browser, sync_playwright
 
 from lesions.common.artifacts import write_csv
 from lesions.common.params import Params
+from lesions.common.user_cache import VARIABLE
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
+
+if TYPE_CHECKING:  # the GPU tests run without playwright
+    from playwright.sync_api import Browser
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a user's cache of its own."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -62,7 +72,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator["Browser"]:
     """A Chromium of this system."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as driver:
         yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

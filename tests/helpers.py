@@ -19,11 +19,13 @@ from lesions.dataset.metadata import COLUMNS
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
+from lesions.networks.hardware import Hardware
 from lesions.networks.model_card import ModelCard
 from lesions.sources import sample
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+FP32 = Hardware(CPU, "fp32")
 PARAMS = load_params(ROOT / "params.yaml")
 SUBSPACE = np.eye(3, 1280, dtype=np.float32)  # a mean and two directions
 CHROMIUM = (
@@ -105,7 +107,7 @@ def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
 
 def classifier_of(name: str = "mobilenetv2", **changes: Any) -> Classifier:
     """Make a classifier with random weights on the CPU, in fp32."""
-    return Classifier(network_of(name).eval(), card_of(name, **changes), CPU, False)
+    return Classifier(network_of(name).eval(), card_of(name, **changes), FP32)
 
 
 def change_params(path: Path, **changes: object) -> None:

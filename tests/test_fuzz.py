@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import CPU, ROOT, SUBSPACE, card_of, metadata_of, network_of
+from helpers import FP32, ROOT, SUBSPACE, card_of, metadata_of, network_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -168,7 +168,7 @@ def test_model_files(trained: Path, data: st.DataObject) -> None:
     path = trained.with_name("damaged.safetensors")
     path.write_bytes(content)
     with refused_in_words("damaged.safetensors"):
-        model = model_file.load(path, CPU, False)
+        model = model_file.load(path, FP32)
         assert model.classifier.card == card_of()
         found = {**model.classifier.network.state_dict(), "subspace": torch.from_numpy(SUBSPACE)}
         whole_state = safetensors.torch.load(whole)

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -155,6 +157,27 @@ def test_code_that_training_never_runs_does_not_retrain(project: Path, chapter: 
         json.loads(dvc(project, "status", "--json"))
     )
     back_to_commit(project)
+
+
+def test_an_interrupted_temporary_experiment_resumes(project: Path, tmp_path: Path) -> None:
+    """DVC deletes its workspace, but not the checkpoint in the user's cache."""
+    experiment = ["exp", "run", "--temp", "-S", "epochs=8", "train-mobilenetv2"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *experiment],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = tmp_path / "cache/checkpoints"  # the fixture user_cache
+    while not list(checkpoints.glob("mobilenetv2-*.pt")):
+        assert running.poll() is None
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(60) != 0
+    assert not list(project.glob(".dvc/tmp/exps/tmp*"))
+    assert "mobilenetv2: resumes after epoch" in dvc(project, *experiment)
+    assert not list(checkpoints.glob("*"))
 
 
 def test_two_at_once_do_no_harm(project: Path) -> None:

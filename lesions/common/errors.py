@@ -18,6 +18,20 @@ class LesionsError(Exception):
     """An error that the user can fix: names the file or key, what was found, what is allowed."""
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether torch raised this because memory ran out: on a GPU, on MPS or on the CPU."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def out_of_memory(error: RuntimeError) -> LesionsError:
+    """Say what to do about it."""
+    what = str(error).partition("\n")[0].partition(". GPU")[0].rstrip(".")
+    return LesionsError(
+        f"{what}. Lower batch_size or image_size, end other programs that use the memory, or set "
+        "device: cpu."
+    )
+
+
 def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     """Make SIGTERM, as a scheduler sends it, unwind like Ctrl-C, so that partial files go."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the clean-up
@@ -45,6 +59,10 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except LesionsError as error:
             sys.exit(f"error: {safe_text(str(error))}")
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            sys.exit(f"error: {safe_text(str(out_of_memory(error)))}")
         except BrokenPipeError:  # the reader of the output, for example head, has closed it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that exit can flush
             sys.exit(1)

@@ -30,21 +30,32 @@ def split_into_batches(rows: Rows, size: int, minimum: int = 2) -> list[Rows]:
 class PhotoLoader:
     """Loads batches of photos from an array to a device.
 
-    If a GPU has room for the whole array twice, the array is copied to it once, and batches are
-    gathered there. Otherwise a thread gathers the next batch on the host (in pinned memory for a
-    GPU) while the network works on the present one.
+    A thread gathers the next batch on the host (in pinned memory for a GPU) while the network works
+    on the present one. For training, which reads every photo many times, the whole array can be
+    resident in a GPU's memory instead, and batches are gathered there.
     """
 
-    def __init__(self, images: Pixels, device: torch.device) -> None:
-        """Take `images`, (n, s, s, 3) uint8, memory-mapped or in memory."""
+    def __init__(self, images: Pixels, device: torch.device, resident: bool = False) -> None:
+        """Take `images`, (n, s, s, 3) uint8, memory-mapped or in memory.
+
+        Args:
+            images: all photos.
+            device: where the batches go.
+            resident: copy the whole array to the device, if it is a GPU with room for it twice.
+        """
         self._images = images
         self._device = device
         self._on_gpu: Tensor | None = None
-        if device.type == "cuda" and 2 * images.nbytes < torch.cuda.mem_get_info(device)[0]:
+        if resident and has_room(images, device):
             self._on_gpu = torch.empty(images.shape, dtype=torch.uint8, device=device)
             for start in range(0, len(images), UPLOAD):
                 part = np.array(images[start : start + UPLOAD])  # a copy: the map is read-only
                 self._on_gpu[start : start + UPLOAD] = torch.from_numpy(part)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the whole array is in the GPU's memory."""
+        return self._on_gpu is not None
 
     def __call__(self, batches: list[Rows]) -> Iterator[Tensor]:
         """Yield each batch as (b, s, s, 3) uint8 on the device."""
@@ -53,17 +64,23 @@ class PhotoLoader:
             for rows in rows_on_gpu.split([len(batch) for batch in batches]):
                 yield self._on_gpu[rows]
             return
+        pinned = self._device.type == "cuda"  # only from pinned memory can a copy run on its own
         with thread_pool(1) as pool:
             coming = pool.submit(self._gather, batches[0])
             for following in batches[1:]:
                 ready, coming = coming, pool.submit(self._gather, following)
-                yield ready.result().to(self._device, non_blocking=True)
-            yield coming.result().to(self._device, non_blocking=True)
+                yield ready.result().to(self._device, non_blocking=pinned)
+            yield coming.result().to(self._device, non_blocking=pinned)
 
     def _gather(self, rows: Rows) -> Tensor:
         """Copy rows out of the array: (b, s, s, 3) uint8 in host memory."""
         batch = torch.from_numpy(self._images[rows])
         return batch.pin_memory() if self._device.type == "cuda" else batch
+
+
+def has_room(images: Pixels, device: torch.device) -> bool:
+    """Say whether `device` is a GPU with room for an array twice: training needs memory too."""
+    return device.type == "cuda" and 2 * images.nbytes < torch.cuda.mem_get_info(device)[0]
 
 
 def channel_statistics(loader: PhotoLoader, rows: Rows) -> tuple[Channels, Channels]:

@@ -6,26 +6,25 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from lesions.networks.hardware import AUTOCAST, Hardware
 from lesions.networks.model_card import ModelCard
 
 
 class Classifier:
     """A network on a device, with the normalisation and calibration of its model card."""
 
-    def __init__(
-        self, network: nn.Module, card: ModelCard, device: torch.device, bf16: bool
-    ) -> None:
-        """Move `network` to `device`.
+    def __init__(self, network: nn.Module, card: ModelCard, hardware: Hardware) -> None:
+        """Move `network` to the device.
 
         Args:
             network: built by `architectures.build`.
             card: what it is or was trained with.
-            device: where to compute.
-            bf16: whether to compute in bfloat16 where autocast considers it safe.
+            hardware: where to compute, and in which precision. In bf16 and fp16, only what
+                autocast considers safe.
         """
         self.card = card
-        self.device = device
-        self._bf16 = bf16
+        self.device = device = hardware.device
+        self._autocast = AUTOCAST.get(hardware.precision)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1)
@@ -37,7 +36,7 @@ class Classifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """Turn (b, 3, s, s) float32 in [0, 1] into (b, classes) float32; overwrites `images`."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             output: Tensor = self.network(self.normalise(images))
         return output.float()
 

@@ -11,7 +11,9 @@ from lesions.networks.augmentation import to_float
 from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
 from lesions.networks.classifier import Classifier
 
-BATCH_SIZE = 32  # fixed, because the bits of a result depend on it
+# Photos at a time, or training's batch size if that is smaller: what could be trained fits in
+# memory. Fixed, because the bits of a result depend on it.
+BATCH_SIZE = 32
 
 
 class Outputs(NamedTuple):
@@ -31,7 +33,8 @@ def run_inference(classifier: Classifier, loader: PhotoLoader, rows: Rows) -> Ou
     """
     classifier.network.eval()
     logits, features = [], []
-    batches = split_into_batches(rows, BATCH_SIZE)
+    size = min(BATCH_SIZE, classifier.card.recipe.get("batch_size", BATCH_SIZE))
+    batches = split_into_batches(rows, size)
     with torch.inference_mode(), progress(len(rows), "photos", "inference") as bar:
         for photos in loader(batches):
             batch_logits, batch_features = classifier.logits_and_features(to_float(photos))

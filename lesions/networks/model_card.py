@@ -8,6 +8,7 @@ import torchvision
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lesions.common.params import Augment, Network
+from lesions.networks.hardware import Precision
 
 FORMAT = 2
 
@@ -45,8 +46,8 @@ class ModelCard(BaseModel):
     seed: int
     recipe: dict[str, Any]  # the parameters of training
     observations: dict[Text, int]  # of each diagnosis, after balancing
-    precision: Text  # of the training computations
-    device: Text
+    precision: Precision  # of the training computations
+    device: Text  # several, if training was resumed on another
     versions: dict[Text, Text]
 
     @field_validator("recipe")
@@ -55,6 +56,8 @@ class ModelCard(BaseModel):
         if not isinstance(recipe.get("source"), str):
             raise ValueError("lacks `source`, a text")
         Augment.model_validate(recipe.get("augment"))
+        if not (isinstance(size := recipe.get("batch_size", 32), int) and size > 0):
+            raise ValueError("has a `batch_size` that is not a number above 0")
         return recipe
 
 

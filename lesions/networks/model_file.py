@@ -19,6 +19,7 @@ from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
+from lesions.networks.hardware import Hardware
 from lesions.networks.model_card import FORMAT, ModelCard
 
 _KEY = "lesions"  # a single key, because safetensors writes several in no fixed order
@@ -64,13 +65,12 @@ def save(
         partial.write_bytes(content)
 
 
-def load(path: Path, device: torch.device, bf16: bool, expected: str | None = None) -> TrainedModel:
+def load(path: Path, hardware: Hardware, expected: str | None = None) -> TrainedModel:
     """Read a model file and build its network, ready for inference.
 
     Args:
         path: the file.
-        device: where to compute.
-        bf16: whether to compute in bfloat16.
+        hardware: where to compute, and in which precision.
         expected: the name of the network that it must hold; by default any.
 
     Raises:
@@ -107,12 +107,12 @@ def load(path: Path, device: torch.device, bf16: bool, expected: str | None = No
             f"has {width} features. Train it again."
         )
     network = network.eval().requires_grad_(False)
-    return TrainedModel(classifier=Classifier(network, card, device, bf16), subspace=subspace)
+    return TrainedModel(classifier=Classifier(network, card, hardware), subspace=subspace)
 
 
 def _feature_width(network: torch.nn.Module, card: ModelCard) -> int:
     """Count the features of a network, with one small image."""
-    classifier = Classifier(network.eval(), card, torch.device("cpu"), False)
+    classifier = Classifier(network.eval(), card, Hardware(torch.device("cpu"), "fp32"))
     with torch.inference_mode():
         return classifier.logits_and_features(torch.zeros(1, 3, 64, 64))[1].shape[1]
 

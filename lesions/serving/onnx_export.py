@@ -21,6 +21,7 @@ from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray, Pixels
 from lesions.networks import key_metrics, model_file
 from lesions.networks.classifier import Classifier
+from lesions.networks.hardware import Hardware
 from lesions.sources.sample import render_photo
 
 if TYPE_CHECKING:  # the extra `export` is optional
@@ -74,7 +75,7 @@ def export_onnx(source: Path, target: Path) -> str:
         ) from None
 
     # Export, with the model card as metadata.
-    classifier = model_file.load(source, torch.device("cpu"), bf16=False).classifier
+    classifier = model_file.load(source, Hardware(torch.device("cpu"), "fp32")).classifier
     card = classifier.card
     module = _EndToEnd(classifier).eval()
     program = torch.onnx.export(

@@ -105,10 +105,9 @@ class Predictor:
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         """Load a model file onto a device (`auto`, `cpu`, `cuda`, `mps`)."""
-        chosen = hardware.pick_device(device)
-        trained_in_bf16 = model_file.read_card(path).precision == "bf16"
-        bf16 = trained_in_bf16 and hardware.use_bf16("auto", chosen)
-        model = model_file.load(path, chosen, bf16)
+        trained_in = model_file.read_card(path).precision
+        precision = "auto" if trained_in in hardware.AUTOCAST else trained_in
+        model = model_file.load(path, hardware.set_up(device, precision, deterministic=True))
         self.classifier, self._subspace = model.classifier, model.subspace
 
     def decode(self, data: bytes, name: str) -> Pixels:

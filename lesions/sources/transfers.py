@@ -13,10 +13,10 @@ import requests
 
 from lesions.common.errors import LesionsError
 from lesions.common.progress import progress
+from lesions.common.user_cache import VARIABLE, user_cache
 from lesions.sources.catalogue import Archive, RemoteFile
 
 ADDRESS_VARIABLE = "DATAVERSE_URL"  # a mirror; the only address that need not be HTTPS
-CACHE_VARIABLE = "LESIONS_CACHE"
 # The server answers 403 to the default user agents of requests and urllib.
 HEADERS = {"User-Agent": "lesions/0.1 (HAM10000 pipeline)", "Accept-Encoding": "identity"}
 TIMEOUT = (20, 60)  # seconds to connect, and between two parts of a file
@@ -39,7 +39,7 @@ def fetch(archive: Archive) -> dict[str, Path]:
     Raises:
         LesionsError: a file cannot be downloaded, is not the published one, or the disk is full.
     """
-    cache = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("lesions"))
+    cache = user_cache()
     base = (os.environ.get(ADDRESS_VARIABLE) or archive.address).rstrip("/")
     print(f"{archive.title}\n  licence: {archive.licence}\n  cite: {archive.citation}")
     return {file.name: _fetch_file(file, base, cache) for file in archive.files}
@@ -77,11 +77,11 @@ def _explain(error: OSError, file: RemoteFile, cache: Path) -> LesionsError:
         size = f"{file.size:,} bytes" if file.size else "a file of unpublished size"
         return LesionsError(
             f"{cache / file.name}: the disk is full ({size} needed). Make room, or name another "
-            f"folder in {CACHE_VARIABLE}; the transfer will resume where it stopped."
+            f"folder in {VARIABLE}; the transfer will resume where it stopped."
         )
     return LesionsError(
         f"{cache}: cannot be used as a cache ({error.strerror or error}). Make it writable, or "
-        f"name another folder in {CACHE_VARIABLE}."
+        f"name another folder in {VARIABLE}."
     )
 
 

@@ -1,12 +1,16 @@
-"""The checkpoint: what an interrupted training run resumes from, and which run may use it."""
+"""Checkpoints: what an interrupted training resumes from.
+
+They are in the user's cache, because DVC deletes the workspace of `dvc exp run --temp` when it is
+interrupted. Each is named by a fingerprint of all that the result depends on but the hardware, so
+experiments do not overwrite each other's.
+"""
 
 import hashlib
 import io
 import json
+import os
 import pickle
 import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,10 @@ import pandas as pd
 import torch
 
 from lesions.common.artifacts import atomic_write
+from lesions.common.user_cache import user_cache
 from lesions.dataset.photos import PhotoArray
+
+KEPT = 8  # files in the cache, the newest; one of ResNet50 has 380 MB
 
 
 def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFrame) -> str:
@@ -49,37 +56,47 @@ def code_digest() -> str:
 
 
 class Checkpoint:
-    """A file in models/ that DVC and git ignore; removed at the end of training."""
+    """The file of one training run; removed when its model is written."""
 
-    def __init__(self, path: Path, fingerprint: Callable[[], str]) -> None:
-        """Name the file and the training run that owns it.
-
-        The fingerprint is computed when it is first needed, because it reads all photos.
-        """
-        self._path = path
-        self._fingerprint = cache(fingerprint)
+    def __init__(self, model: str, fingerprint: str) -> None:
+        """Name the file: by the network, and by what it is trained with."""
+        self.path = user_cache() / "checkpoints" / f"{model}-{fingerprint[:16]}.pt"
 
     def save(self, state: dict[str, Any]) -> None:
         """Write tensors, numbers, text, lists and dicts; the old file stays until it is written."""
         # Not straight to the file: torch reports a full disk as another error.
         content = io.BytesIO()
-        torch.save({"owner": self._fingerprint(), **state}, content)
-        with atomic_write(self._path) as partial:
+        torch.save(state, content)
+        # Under a name of this process, because the same experiment may run twice at a time.
+        own = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        with atomic_write(own) as partial:
             partial.write_bytes(content.getbuffer())
+        own.replace(self.path)
+        self._remove_oldest()
 
     def load(self) -> dict[str, Any] | None:
-        """Read the file if it is whole and belongs to this training run; print why if not."""
-        if not self._path.exists():
+        """Read the file if there is one and it is whole; print a notice if it is not."""
+        if not self.path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
-            owner = state["owner"]
+            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError):
-            aside = self._path.with_suffix(".damaged")
-            self._path.replace(aside)
-            print(f"{self._path}: damaged, moved to {aside.name}; training starts again")
-            return None
-        if owner != self._fingerprint():
-            print(f"{self._path}: belongs to other parameters, data or code; training starts again")
+            print(f"{self.path}: damaged; training starts again")
             return None
         return state
+
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        self.path.unlink(missing_ok=True)
+
+    def _remove_oldest(self) -> None:
+        """Delete all files but the newest, also what killed processes have left half-written."""
+
+        def age(file: Path) -> float:
+            try:
+                return -file.stat().st_mtime
+            except FileNotFoundError:  # another process has just removed it
+                return 0.0
+
+        for file in sorted(self.path.parent.iterdir(), key=age)[KEPT:]:
+            file.unlink(missing_ok=True)

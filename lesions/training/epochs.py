@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from lesions.common.errors import LesionsError
@@ -21,7 +22,7 @@ from lesions.networks.augmentation import augment, random_changes
 from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
 from lesions.networks.calibration import cross_entropy
 from lesions.networks.classifier import Classifier
-from lesions.networks.inference import run_inference
+from lesions.networks.inference import Outputs, run_inference
 from lesions.training.processes import Processes
 
 
@@ -45,6 +46,7 @@ class Training:
     classifier: Classifier  # for validation: the network alone
     parallel: Classifier  # the same network, with gradients averaged over all processes
     optimizer: Optimizer
+    scaler: GradScaler  # keeps fp16 gradients from vanishing; does nothing in other precisions
 
     def label(self, epoch: int) -> str:
         """Name an epoch in messages."""
@@ -112,47 +114,42 @@ def train_one_epoch(training: Training, epoch: int) -> EpochResult:
         The mean loss at the time of each step, and the predictions then, of all processes.
 
     Raises:
-        LesionsError: a loss is not finite, or the GPU is out of memory.
+        LesionsError: a loss is not finite.
     """
     params, processes, optimizer = training.params, training.processes, training.optimizer
-    parallel, label = training.parallel, training.label(epoch)
+    parallel, scaler, label = training.parallel, training.scaler, training.label(epoch)
     plan = plan_epoch(training, epoch)
     losses: list[Tensor] = []
     predicted: list[Tensor] = []
     parallel.network.train()
-    try:
-        with progress(len(training.train.rows), "photos", label) as bar:
-            steps = zip(
-                plan.step_sizes,
-                training.loader(plan.rows),
-                plan.labels,
-                plan.changes,
-                strict=True,
-            )
-            for number, (size, photos, labels, changes) in enumerate(steps):
-                # Forward. Each process divides its summed loss by the mean size of a shard: the
-                # mean over the processes, which their gradients get, is the batch's mean loss.
-                logits = parallel.logits(augment(photos, changes, params.augment))
-                mean_shard = size / processes.world_size
-                loss = F.cross_entropy(logits, labels, reduction="sum") / mean_shard
-                # Backward.
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                # Update.
-                rate = learning_rate(params, epoch - 1 + number / len(plan.rows))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
-                # Record. Nothing waits for the GPU until the progress bar is drawn again.
-                losses.append(loss.detach())
-                predicted.append(logits.detach().argmax(1))
-                if bar.update(size):
-                    bar.set_postfix_str(f"loss {_fetch(losses, label, params)[-1]:.3f}", False)
-    except torch.OutOfMemoryError as error:
-        raise LesionsError(
-            f"{label}: out of GPU memory at batch_size {params.batch_size} and image_size "
-            f"{parallel.card.image_size}. Lower one of them."
-        ) from error
+    with progress(len(training.train.rows), "photos", label) as bar:
+        steps = zip(
+            plan.step_sizes,
+            training.loader(plan.rows),
+            plan.labels,
+            plan.changes,
+            strict=True,
+        )
+        for number, (size, photos, labels, changes) in enumerate(steps):
+            # Forward. Each process divides its summed loss by the mean size of a shard: the
+            # mean over the processes, which their gradients get, is the batch's mean loss.
+            logits = parallel.logits(augment(photos, changes, params.augment))
+            mean_shard = size / processes.world_size
+            loss = F.cross_entropy(logits, labels, reduction="sum") / mean_shard
+            # Backward.
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            # Update.
+            rate = learning_rate(params, epoch - 1 + number / len(plan.rows))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            scaler.step(optimizer)
+            scaler.update()
+            # Record. Nothing waits for the GPU until the progress bar is drawn again.
+            losses.append(loss.detach())
+            predicted.append(logits.detach().argmax(1))
+            if bar.update(size):
+                bar.set_postfix_str(f"loss {_fetch(losses, label, params)[-1]:.3f}", False)
     mean_loss = np.average(_fetch(losses, label, params), weights=plan.step_sizes)
     return EpochResult(
         float(processes.all_gather(np.array([mean_loss])).mean()),
@@ -183,11 +180,11 @@ def _fetch(losses: list[Tensor], label: str, params: Params) -> npt.NDArray[np.f
     return values
 
 
-def validate(training: Training, epoch: int) -> tuple[EpochResult, npt.NDArray[np.float32]]:
+def validate(training: Training, epoch: int) -> tuple[EpochResult, Outputs]:
     """Run the network on the validation photos; each process takes its shard.
 
     Returns:
-        The result, and the logits, (n, classes).
+        The result, and the logits and features of all validation photos.
 
     Raises:
         LesionsError: a logit is not finite.
@@ -195,11 +192,13 @@ def validate(training: Training, epoch: int) -> tuple[EpochResult, npt.NDArray[n
     processes, data = training.processes, training.val
     processes.broadcast_buffers(training.classifier.network)
     shard = processes.shard(data.rows)
-    logits = processes.all_gather(run_inference(training.classifier, training.loader, shard).logits)
+    outputs = run_inference(training.classifier, training.loader, shard)
+    outputs = Outputs(*map(processes.all_gather, outputs))
+    logits = outputs.logits
     if not np.isfinite(logits).all():
         raise LesionsError(
             f"{training.label(epoch)}: the logits on validation are not finite at lr "
             f"{training.params.lr:g}. Try a lower lr, or precision: fp32."
         )
     loss = cross_entropy(logits, data.labels)
-    return EpochResult(loss, np.asarray(logits.argmax(axis=1)), data.labels), logits
+    return EpochResult(loss, np.asarray(logits.argmax(axis=1)), data.labels), outputs

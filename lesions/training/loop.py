@@ -1,5 +1,6 @@
 """The training loop: set up, resume, train and validate epoch by epoch, calibrate."""
 
+import gc
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,14 +14,15 @@ import torch
 from torch import Tensor
 
 from lesions.common.artifacts import write_csv
-from lesions.common.errors import LesionsError
+from lesions.common.errors import LesionsError, is_out_of_memory
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import architectures, hardware, key_metrics, out_of_distribution
+from lesions.networks import architectures, key_metrics, out_of_distribution
 from lesions.networks.batches import PhotoLoader, channel_statistics
 from lesions.networks.calibration import fit_temperature
 from lesions.networks.classifier import Classifier
+from lesions.networks.hardware import Hardware, describe_device
 from lesions.networks.inference import run_inference
 from lesions.networks.model_card import ModelCard, versions
 from lesions.training.checkpoints import Checkpoint, code_digest, fingerprint
@@ -32,6 +34,8 @@ FLAGGED = 0.05  # share of the validation photos that each threshold of the mode
 RECIPE = {"source", "lr", "schedule", "batch_size", "epochs", "keep", "augment"}
 # All parameters that training reads, besides the network's own entry in `networks`.
 SETTINGS = RECIPE | {"weights", "seed", "precision", "device", "devices", "deterministic"}
+# What makes no other training run, so that it can resume on another machine.
+HARDWARE_SETTINGS = {"device", "devices", "deterministic"}
 SINGLE_PROCESS = Processes()
 
 
@@ -43,13 +47,6 @@ class TrainingData(NamedTuple):
     val: pd.DataFrame  # the validation photos: image_id, dx
 
 
-class Files(NamedTuple):
-    """The files that are written during training."""
-
-    history: Path  # one row per epoch, rewritten after each
-    checkpoint: Path  # what an interrupted training resumes from
-
-
 @dataclass
 class BestEpoch:
     """The epoch whose weights are used, so far."""
@@ -57,6 +54,16 @@ class BestEpoch:
     epoch: int
     state: dict[str, Tensor]
     logits: Tensor  # (n, classes) of the validation photos
+    features: Tensor  # (n, f) of the same
+
+
+@dataclass
+class Progress:
+    """How far a training run has come: what `resume` finds and `save_checkpoint` keeps."""
+
+    history: list[dict[str, float]]  # one row per epoch
+    best: BestEpoch | None
+    hardware: list[str]  # on which it has run, in order
 
 
 @dataclass(frozen=True)
@@ -68,44 +75,60 @@ class Trained:
     card: ModelCard
     history: pd.DataFrame  # one row per epoch
     metrics: dict[str, float]  # the key metrics on the validation photos
+    checkpoint: Checkpoint  # to be removed when the model is written
 
 
 def train(
     model: str,
     data: TrainingData,
     params: Params,
-    files: Files,
+    history: Path,
+    hardware: Hardware,
     processes: Processes = SINGLE_PROCESS,
-) -> Trained:
+) -> Trained | None:
     """Fine-tune a network and choose the best of its epochs.
 
     Args:
         model: its name in the table of networks.
         data: photos and their diagnoses.
         params: all parameters.
-        files: to write while training.
-        processes: which share the work, each with its own device; all return the same.
+        history: the file to write after every epoch: one row per epoch.
+        hardware: from `hardware.set_up`.
+        processes: which share the work, each with its own device.
+
+    Returns:
+        The result; None in all processes but the main one.
 
     Raises:
-        LesionsError: a photo is missing, the loss is not finite, or the GPU is out of memory.
+        LesionsError: a photo is missing, or the loss is not finite.
     """
-    training = set_up(model, data, params, processes)
-    card = training.classifier.card
+    training = set_up(model, data, params, hardware, processes)
+    checkpoint = Checkpoint(model, identify(training, data))
+    try:
+        return run_epochs(training, checkpoint, history)
+    except RuntimeError as error:
+        # The photos may have taken the GPU memory that training needs.
+        if not (training.loader.resident and processes.world_size == 1 and is_out_of_memory(error)):
+            raise
+    print(f"{model}: out of GPU memory; the photos stay in the computer's memory from now on")
+    del training
+    gc.collect()
+    torch.cuda.empty_cache()
+    training = set_up(model, data, params, hardware, processes, resident=False)
+    return run_epochs(training, checkpoint, history)
 
-    # Resume from the checkpoint of an interrupted training, if there is one.
-    settings = {**params.model_dump(include=SETTINGS), **card.model_dump(), "code": code_digest()}
-    checkpoint = Checkpoint(
-        files.checkpoint, lambda: fingerprint(settings, data.photos, data.train, data.val)
-    )
-    history, best = resume(training, checkpoint)
 
-    for epoch in range(len(history) + 1, params.epochs + 1):
+def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Trained | None:
+    """Train all epochs, or those that an interrupted run has left; arguments as for `train`."""
+    params, is_main = training.params, training.processes.is_main
+    done = resume(training, checkpoint)
+    for epoch in range(len(done.history) + 1, params.epochs + 1):
         # Train, then validate.
         start = time.perf_counter()
         train_result = train_one_epoch(training, epoch)
         seconds_training = time.perf_counter() - start
-        val_result, val_logits = validate(training, epoch)
-        history.append(
+        val_result, val_outputs = validate(training, epoch)
+        done.history.append(
             {
                 "epoch": epoch,
                 **train_result.metrics("train"),
@@ -115,37 +138,42 @@ def train(
             }
         )
         # Keep a copy of the best epoch's weights.
-        if best is None or params.keep == "last" or _improved(history, best):
+        if done.best is None or params.keep == "last" or _improved(done.history, done.best):
             state = training.classifier.network.state_dict()
             copy = {key: value.detach().clone() for key, value in state.items()}
-            best = BestEpoch(epoch, copy, torch.from_numpy(val_logits))
+            done.best = BestEpoch(epoch, copy, *map(torch.from_numpy, val_outputs))
         # Write the history and the checkpoint.
-        if processes.is_main:
-            write_csv(files.history, history_table(training, history, best))
-            if epoch < params.epochs:
-                save_checkpoint(training, checkpoint, history, best)
-        print(describe_epoch(training, history), flush=True)
-
-    assert best is not None
-    return finish(training, history, best)
+        if is_main:
+            write_csv(history, history_table(training, done))
+            save_checkpoint(training, checkpoint, done)
+        print(describe_epoch(training, done.history), flush=True)
+    return finish(training, done, checkpoint) if is_main else None
 
 
-def set_up(model: str, data: TrainingData, params: Params, processes: Processes) -> Training:
-    """Prepare all that the epochs share: device, photos, network, optimizer.
+def set_up(
+    model: str,
+    data: TrainingData,
+    params: Params,
+    hardware: Hardware,
+    processes: Processes,
+    resident: bool = True,
+) -> Training:
+    """Prepare all that the epochs share: photos, network, optimizer.
+
+    Args:
+        model, data, params, hardware, processes: as for `train`.
+        resident: put all photos into the GPU's memory, if they fit.
 
     Raises:
         LesionsError: a photo is missing, or the batch size does not suit the processes.
     """
-    # The device.
     check_batch_size(params.batch_size, processes.world_size)
-    hardware.compute_deterministically(params.deterministic)
-    device = hardware.pick_device(params.device)
-    bf16 = hardware.use_bf16(params.precision, device)
+    device = hardware.device
 
     # The photos.
     train_rows = data.photos.rows(data.train["image_id"])
     val_rows = data.photos.rows(data.val["image_id"])
-    loader = PhotoLoader(data.photos.images, device)
+    loader = PhotoLoader(data.photos.images, device, resident)
     mean, std = channel_statistics(loader, np.unique(train_rows))
 
     # The network.
@@ -168,15 +196,15 @@ def set_up(model: str, data: TrainingData, params: Params, processes: Processes)
         seed=params.seed,
         recipe=params.model_dump(include=RECIPE),
         observations={code: int((data.train["dx"] == code).sum()) for code in CODES},
-        precision="bf16" if bf16 else "fp32",
+        precision=hardware.precision,
         device=_device_name(device, processes),
         versions=used,
     )
-    classifier = Classifier(network, card, device, bf16)
-    parallel = Classifier(processes.parallelise(network, device), card, device, bf16)
+    classifier = Classifier(network, card, hardware)
+    parallel = Classifier(processes.parallelise(network, device), card, hardware)
 
     # The optimizer; train_one_epoch sets the learning rate before every step.
-    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=device.type != "mps")
+    optimizer = torch.optim.Adam(network.parameters(), lr=params.lr, fused=True)
     print(
         f"{model} from {weights} weights: {len(train_rows)} observations of "
         f"{len(np.unique(train_rows))} photos, {len(val_rows)} validation photos, "
@@ -192,6 +220,7 @@ def set_up(model: str, data: TrainingData, params: Params, processes: Processes)
         classifier=classifier,
         parallel=parallel,
         optimizer=optimizer,
+        scaler=torch.amp.GradScaler(device.type, enabled=hardware.precision == "fp16"),
     )
 
 
@@ -205,41 +234,52 @@ def check_batch_size(batch_size: int, processes: int) -> None:
 
 
 def _device_name(device: torch.device, processes: Processes) -> str:
-    name, count = hardware.describe(device), processes.world_size
+    name, count = describe_device(device), processes.world_size
     return name if count == 1 else f"{count} × {name}"
 
 
-def resume(
-    training: Training, checkpoint: Checkpoint
-) -> tuple[list[dict[str, float]], BestEpoch | None]:
-    """Load the checkpoint into network and optimizer.
+def identify(training: Training, data: TrainingData) -> str:
+    """Compute the fingerprint of a training run: of all that its result depends on.
 
-    Returns:
-        The history and the best epoch so far; empty and None where there is no checkpoint.
+    The hardware is no part of it, although its rounding changes the last bits: a run that is
+    interrupted on one machine can resume on another.
     """
-    processes = training.processes
+    card = training.classifier.card.model_dump(exclude={"device", "precision"})
+    params = training.params.model_dump(include=SETTINGS - HARDWARE_SETTINGS)
+    return fingerprint({**params, **card, "code": code_digest()}, data.photos, data.train, data.val)
+
+
+def resume(training: Training, checkpoint: Checkpoint) -> Progress:
+    """Load the checkpoint into network and optimizer, if there is one."""
+    processes, card = training.processes, training.classifier.card
+    here = f"{card.device}, {card.precision}"
     saved = processes.broadcast(checkpoint.load() if processes.is_main else None)
     if saved is None:
-        return [], None
+        return Progress([], None, [here])
     training.classifier.network.load_state_dict(saved["network"])
     training.optimizer.load_state_dict(saved["optimizer"])
-    history: list[dict[str, float]] = saved["history"]
-    print(f"{training.model}: resumes after epoch {len(history)} of {training.params.epochs}")
-    return history, BestEpoch(**saved["best"])
+    if saved["scaler"] and training.scaler.is_enabled():
+        training.scaler.load_state_dict(saved["scaler"])
+    done = Progress(saved["history"], BestEpoch(**saved["best"]), saved["hardware"])
+    print(f"{training.model}: resumes after epoch {len(done.history)} of {training.params.epochs}")
+    if done.hardware[-1] != here:
+        print(
+            f"{training.model}: until then on {done.hardware[-1]}, now on {here}; the last bits of "
+            "the result may differ from those of a run on one of them"
+        )
+        done.hardware.append(here)
+    return done
 
 
-def save_checkpoint(
-    training: Training,
-    checkpoint: Checkpoint,
-    history: list[dict[str, float]],
-    best: BestEpoch,
-) -> None:
+def save_checkpoint(training: Training, checkpoint: Checkpoint, done: Progress) -> None:
     """Write all that `resume` needs."""
     state: dict[str, Any] = {
         "network": training.classifier.network.state_dict(),
         "optimizer": training.optimizer.state_dict(),
-        "history": history,
-        "best": vars(best),
+        "scaler": training.scaler.state_dict(),
+        "history": done.history,
+        "best": vars(done.best),
+        "hardware": done.hardware,
     }
     checkpoint.save(state)
 
@@ -249,13 +289,12 @@ def _improved(history: list[dict[str, float]], best: BestEpoch) -> bool:
     return history[-1]["val_weighted_f1"] > history[best.epoch - 1]["val_weighted_f1"]
 
 
-def history_table(
-    training: Training, history: list[dict[str, float]], best: BestEpoch
-) -> pd.DataFrame:
+def history_table(training: Training, done: Progress) -> pd.DataFrame:
     """Make the table of history.csv: one row per epoch; `best` is 1 for the epoch that is used."""
-    table = pd.DataFrame(history)
+    assert done.best is not None
+    table = pd.DataFrame(done.history)
     table.insert(0, "model", training.classifier.card.network.title)
-    return table.assign(best=(table["epoch"] == best.epoch).astype(int))
+    return table.assign(best=(table["epoch"] == done.best.epoch).astype(int))
 
 
 def describe_epoch(training: Training, history: list[dict[str, float]]) -> str:
@@ -271,13 +310,15 @@ def describe_epoch(training: Training, history: list[dict[str, float]]) -> str:
     )
 
 
-def finish(training: Training, history: list[dict[str, float]], best: BestEpoch) -> Trained:
+def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Trained:
     """Go back to the best epoch, calibrate it on validation and describe its features."""
-    classifier, val = training.classifier, training.val
+    classifier, val, best = training.classifier, training.val, done.best
+    assert best is not None
     classifier.network.load_state_dict(best.state)
+    card = classifier.card
 
     # Calibrate the probabilities on validation.
-    logits = best.logits.cpu().numpy()
+    logits = best.logits.numpy()
     temperature = fit_temperature(logits, val.labels)
     probabilities = classifier.probabilities(logits, temperature)
     confidence = probabilities.max(axis=1)
@@ -288,11 +329,11 @@ def finish(training: Training, history: list[dict[str, float]], best: BestEpoch)
     chosen = photos[np.linspace(0, len(photos) - 1, count).astype(int)]
     features = run_inference(classifier, training.loader, chosen).features
     subspace = out_of_distribution.fit_subspace(features)
-    val_features = run_inference(classifier, training.loader, val.rows).features
-    distances = out_of_distribution.distances(val_features, subspace)
+    distances = out_of_distribution.distances(best.features.numpy(), subspace)
 
     # The thresholds flag the least confident and the farthest 5 % of the validation photos.
     fitted = {
+        "device": "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device,
         "temperature": temperature,
         "confidence_threshold": round(float(np.quantile(confidence, FLAGGED)), 6),
         "distance_threshold": round(float(np.quantile(distances, 1 - FLAGGED)), 6),
@@ -300,9 +341,10 @@ def finish(training: Training, history: list[dict[str, float]], best: BestEpoch)
     return Trained(
         state=best.state,
         subspace=subspace,
-        card=classifier.card.model_copy(update=fitted),
-        history=history_table(training, history, best),
+        card=card.model_copy(update=fitted),
+        history=history_table(training, done),
         metrics=key_metrics.rounded_key_metrics(probabilities, val.labels),
+        checkpoint=checkpoint,
     )
 
 

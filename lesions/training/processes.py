@@ -4,14 +4,17 @@ The words are those of torch.distributed: rank, world size, shard, all-gather, b
 """
 
 import contextlib
+import ctypes
+import inspect
 import logging
 import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,8 @@ from torch import nn
 
 from lesions.common.errors import LesionsError
 
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal to get when the parent process ends
+GRACE = 5.0  # seconds; the launcher ends all processes much sooner
 T = TypeVar("T")
 Array = TypeVar("Array", bound=npt.NDArray[np.generic])
 
@@ -71,7 +76,12 @@ class Processes:
             return network
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        parallel: nn.Module = nn.parallel.DistributedDataParallel(network)
+        # Buffers need no broadcast before every step: SyncBatchNorm keeps them equal, and elsewhere
+        # `broadcast_buffers` takes the main process's before validation.
+        ddp = nn.parallel.DistributedDataParallel
+        newer = "forward_sync_buffers" in inspect.signature(ddp).parameters  # not in torch 2.6
+        no_sync: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
+        parallel: nn.Module = ddp(network, gradient_as_bucket_view=True, **no_sync)
         return parallel
 
     def broadcast_buffers(self, network: nn.Module) -> None:
@@ -159,10 +169,14 @@ def process_group(device: torch.device) -> Iterator[Processes]:
         yield Processes()
         return
     # The processes run in sessions of their own; this ends them when the launcher is killed.
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)
+        dist.init_process_group("nccl", device_id=own)
+    else:
+        dist.init_process_group("gloo")
     processes = Processes(dist.get_rank(), dist.get_world_size())
     try:
         with contextlib.ExitStack() as silent:
@@ -170,6 +184,11 @@ def process_group(device: torch.device) -> Iterator[Processes]:
                 nowhere = silent.enter_context(open(os.devnull, "w"))  # noqa: PTH123
                 silent.enter_context(contextlib.redirect_stdout(nowhere))
             yield processes
+    except LesionsError:
+        # If all processes meet the error, the first reports it, and the launcher ends the others.
+        if not processes.is_main:
+            time.sleep(GRACE)
+        raise
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, SUBSPACE, card_of, classifier_of, network_of
+from helpers import FP32, SUBSPACE, card_of, classifier_of, network_of
 from safetensors.torch import save_file
 
 from lesions.common.errors import LesionsError
@@ -18,7 +18,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_gives_back_the_same_model(file: Path) -> None:
-    original, read = classifier_of(), model_file.load(file, CPU, False)
+    original, read = classifier_of(), model_file.load(file, FP32)
     photos = torch.rand(3, 3, 32, 32)
     assert torch.equal(read.classifier.logits(photos.clone()), original.logits(photos.clone()))
     assert read.classifier.card == card_of()
@@ -33,14 +33,14 @@ def test_same_content_same_bytes(file: Path, tmp_path: Path) -> None:
 
 def test_missing_model(tmp_path: Path) -> None:
     with pytest.raises(LesionsError, match=r"not found\. `dvc repro` trains it"):
-        model_file.load(tmp_path / "resnet50.safetensors", CPU, False)
+        model_file.load(tmp_path / "resnet50.safetensors", FP32)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 1000, -1])
 def test_truncated_model(file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(LesionsError, match=r"mobilenetv2\.safetensors: not a whole model"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)
 
 
 def test_altered_model(file: Path) -> None:
@@ -48,41 +48,41 @@ def test_altered_model(file: Path) -> None:
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(LesionsError, match=r"mobilenetv2\.safetensors: .*checksum: damaged or alt"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)
 
 
 def test_another_network_than_expected(file: Path) -> None:
-    assert model_file.load(file, CPU, False, "mobilenetv2").classifier.card == card_of()
+    assert model_file.load(file, FP32, "mobilenetv2").classifier.card == card_of()
     with pytest.raises(LesionsError, match="holds mobilenetv2, not resnet50"):
-        model_file.load(file, CPU, False, "resnet50")
+        model_file.load(file, FP32, "resnet50")
 
 
 def test_a_file_of_another_format_names_both(file: Path) -> None:
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE, card_of(format=1))
     with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 2"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)
 
 
 def test_models_of_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(LesionsError, match="of another program"):
-        model_file.load(path, CPU, False)
+        model_file.load(path, FP32)
     save_file({"a": torch.zeros(1)}, path, metadata={"lesions": "[" * 9})
     with pytest.raises(LesionsError, match="its metadata is damaged"):
-        model_file.load(path, CPU, False)
+        model_file.load(path, FP32)
     state = network_of("mobilenetv2").state_dict()
     model_file.save(path, state, SUBSPACE, card_of(classes=("cat", "dog")))
     with pytest.raises(LesionsError, match="classes cat, dog; this version has akiec"):
-        model_file.load(path, CPU, False)
+        model_file.load(path, FP32)
     model_file.save(path, state, SUBSPACE, card_of("resnet50"))
     with pytest.raises(LesionsError, match="do not fit ResNet50"):
-        model_file.load(path, CPU, False)
+        model_file.load(path, FP32)
     broken = card_of().model_copy(update={"confidence_threshold": None})
     model_file.save(path, state, SUBSPACE, broken)
     with pytest.raises(LesionsError, match="confidence_threshold is None: "):
-        model_file.load(path, CPU, False)
+        model_file.load(path, FP32)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_values_that_make_no_sense_are_refused(file: Path, field: str, value: ob
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE, card_of().model_copy(update={field: value}))
     with pytest.raises(LesionsError, match=rf"mobilenetv2\.safetensors: card\.{field}"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)
 
 
 def test_weights_that_are_not_finite_and_a_subspace_of_another_width_are_refused(
@@ -114,8 +114,8 @@ def test_weights_that_are_not_finite_and_a_subspace_of_another_width_are_refused
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE[:, :3].copy(), card_of())
     with pytest.raises(LesionsError, match=r"shape \(3, 3\), but MobileNetV2 has 1280 features"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)
     state["classifier.1.bias"][2] = torch.nan
     model_file.save(file, state, SUBSPACE, card_of())
     with pytest.raises(LesionsError, match="weights that are not finite"):
-        model_file.load(file, CPU, False)
+        model_file.load(file, FP32)

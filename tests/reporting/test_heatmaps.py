@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import CPU, PARAMS, card_of, classifier_of
+from helpers import FP32, PARAMS, card_of, classifier_of
 
 from lesions.networks.classifier import Classifier
 from lesions.reporting.heatmaps import grad_cam, overlay
@@ -37,7 +37,7 @@ def test_heat_is_where_the_prediction_comes_from() -> None:
     card = card_of(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     photo = np.zeros((1, SIZE, SIZE, 3), np.uint8)
     photo[0, 16:32, 8:24] = 255
-    heat = grad_cam(Classifier(Left(), card, CPU, False), photo, [4])[0]
+    heat = grad_cam(Classifier(Left(), card, FP32), photo, [4])[0]
     assert heat[20:28, 12:20].mean() > 0.9
     assert heat[:, 40:].max() == 0
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import requests
 import torch
-from helpers import CHROMIUM, CPU, PARAMS, ROOT, card_of, network_of, python
+from helpers import CHROMIUM, FP32, PARAMS, ROOT, card_of, network_of, python
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -329,7 +329,7 @@ def test_export_agrees_with_torch_and_compares_int8(place: Path) -> None:
     photos = np.load(place / "data/resized/images.npy")[:5]
     unit = photos.transpose(0, 3, 1, 2).astype(np.float32) / 255
     path = place / "models/mobilenetv2.safetensors"
-    classifier = model_file.load(path, CPU, bf16=False).classifier
+    classifier = model_file.load(path, FP32).classifier
     with torch.inference_mode():
         logits = classifier.logits(torch.from_numpy(unit.copy())).numpy()
     for size in (1, 5):

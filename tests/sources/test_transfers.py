@@ -22,6 +22,7 @@ import pytest
 from helpers import ROOT
 
 from lesions.common.errors import LesionsError
+from lesions.common.user_cache import VARIABLE
 from lesions.sources import transfers
 from lesions.sources.catalogue import HAM10000, ISIC2018, Archive, RemoteFile
 from lesions.sources.download import download
@@ -113,7 +114,7 @@ DATA = random.Random(0).randbytes(3_000_000)
 def archive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """One file of 3 MB on the server; cache and waits of the test's own."""
     monkeypatch.setenv(transfers.ADDRESS_VARIABLE, server.url)
-    monkeypatch.setenv(transfers.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(transfers, "WAIT", 0.0)
     path = "/api/access/datafile/1?format=original"
     server.files[path] = DATA

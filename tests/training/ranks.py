@@ -3,17 +3,18 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
-from helpers import PARAMS
+from helpers import CPU, FP32, PARAMS
 from safetensors.torch import save_file
 
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import batches, hardware
+from lesions.networks import architectures, batches
 from lesions.training import loop, processes
 
 
@@ -25,11 +26,17 @@ def main(folder: Path) -> None:
     """
     changes = {"epochs": 1, "batch_size": 8, "precision": "fp32", "device": "cpu"}
     requests: list[list[int]] = []
+    networks: list[torch.nn.Module] = []
     load = batches.PhotoLoader.__call__
+    build = architectures.build
 
     def recorded(self: batches.PhotoLoader, rows: list[batches.Rows]) -> object:
         requests.append(np.concatenate(rows).tolist())
         return load(self, rows)
+
+    def noted(*arguments: Any) -> torch.nn.Module:
+        networks.append(build(*arguments))
+        return networks[-1]
 
     def frozen(self: torch.nn.Module, mode: bool = True) -> torch.nn.Module:
         self.training = False
@@ -41,18 +48,29 @@ def main(folder: Path) -> None:
     )
     data = loop.TrainingData(PhotoArray(folder), rows.iloc[:21], rows.iloc[21:])
     with (
-        processes.process_group(hardware.pick_device("cpu")) as group,
+        processes.process_group(CPU) as group,
+        mock.patch.object(architectures, "build", noted),
         mock.patch.object(batches.PhotoLoader, "__call__", recorded),
         mock.patch.object(torch.nn.BatchNorm2d, "train", frozen),
         mock.patch.object(torch.nn.Dropout, "forward", lambda self, given: given),
     ):
-        files = loop.Files(folder / "history.csv", folder / "checkpoint")
-        trained = loop.train("mobilenetv2", data, params, files, group)
+        trained = loop.train(
+            "mobilenetv2",
+            data,
+            params,
+            folder / "history.csv",
+            FP32,
+            group,
+        )
+        assert (trained is not None) == group.is_main
+        if trained is not None:
+            trained.checkpoint.remove()
         print("said by", group.rank)
         name = f"{group.world_size}-{group.rank}"
-        record = {"requests": requests, "history": trained.history.to_dict("records")}
+        record = {"requests": requests, "history": trained and trained.history.to_dict("records")}
         (folder / f"{name}.json").write_text(json.dumps(record))
-        state = {key: value.contiguous() for key, value in trained.state.items()}
+        state = networks[0].state_dict()
+        state = {key: value.contiguous() for key, value in state.items()}
         save_file(state, folder / f"{name}.safetensors")
 
 

@@ -1,5 +1,6 @@
 import copy
 import hashlib
+import os
 import resource
 import sys
 from pathlib import Path
@@ -11,18 +12,18 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from helpers import CPU, network_of
+from helpers import CPU, FP32, network_of
 from sklearn.metrics import f1_score
 
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import batches, key_metrics, out_of_distribution
+from lesions.networks import batches, hardware, key_metrics, out_of_distribution
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import Outputs, run_inference
 from lesions.training import epochs, loop
-from lesions.training.checkpoints import Checkpoint, code_digest, fingerprint
+from lesions.training.checkpoints import KEPT, Checkpoint, code_digest, fingerprint
 
 TINY: dict[str, Any] = {"image_size": 32, "epochs": 2, "batch_size": 8, "device": "cpu"}
 
@@ -38,10 +39,16 @@ def run(
     params: Params,
     folder: Path,
     name: str = "mobilenetv2",
+    keep_checkpoint: bool = False,
     **changes: Any,
 ) -> loop.Trained:
     small = params.model_copy(update={**TINY, **changes})
-    return loop.train(name, data, small, loop.Files(folder / "history.csv", folder / "checkpoint"))
+    used = hardware.set_up("cpu", small.precision, small.deterministic)
+    trained = loop.train(name, data, small, folder / "history.csv", used)
+    assert trained is not None
+    if not keep_checkpoint:
+        trained.checkpoint.remove()  # as the stage does after writing the model
+    return trained
 
 
 def same(a: loop.Trained, b: loop.Trained) -> bool:
@@ -76,7 +83,7 @@ def test_the_best_epochs_weights_are_those_that_were_validated(
     trained = run(data, params, tmp_path, epochs=3, precision="fp32")
     network = network_of("mobilenetv2", seed=9)
     network.load_state_dict(trained.state)
-    classifier = Classifier(network, trained.card, CPU, False)
+    classifier = Classifier(network, trained.card, FP32)
     loader = batches.PhotoLoader(data.photos.images, CPU)
     logits, features = run_inference(classifier, loader, np.arange(21, 28))
     assert trained.subspace.shape == (1 + 10, 1280)
@@ -174,7 +181,7 @@ def test_the_card_says_which_weights_training_started_from(
 
 
 def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_last_one(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path / "checkpoint", lambda: "mine")
+    checkpoint = Checkpoint("mobilenetv2", "mine")
     checkpoint.save({"epoch": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
@@ -183,8 +190,8 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_last_one(tmp_path: P
             checkpoint.save({"epoch": 2, "weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert checkpoint.load() == {"owner": "mine", "epoch": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+    assert checkpoint.load() == {"epoch": 1}
+    assert [file.name for file in checkpoint.path.parent.iterdir()] == ["mobilenetv2-mine.pt"]
 
 
 def test_a_checkpoint_depends_on_the_code_that_is_loaded(
@@ -201,13 +208,72 @@ def test_a_checkpoint_depends_on_the_code_that_is_loaded(
     assert len({before, loaded, code_digest()}) == 3
 
 
-def test_a_checkpoint_of_other_parameters_is_not_used(
+def test_experiments_have_their_own_checkpoints_and_do_not_overwrite_each_others(
     data: loop.TrainingData, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(data, params, tmp_path)
-    assert (tmp_path / "checkpoint").exists()  # the stage removes it after writing the model
-    run(data, params, tmp_path, lr=0.01)
-    assert "other parameters, data or code; training starts again" in capsys.readouterr().out
+    first = run(data, params, tmp_path, keep_checkpoint=True)
+    other = run(data, params, tmp_path, keep_checkpoint=True, lr=0.01)
+    assert first.checkpoint.path != other.checkpoint.path
+    assert first.checkpoint.path.exists()
+    assert "resumes" not in capsys.readouterr().out
+    again = run(data, params, tmp_path)
+    assert "mobilenetv2: resumes after epoch 2 of 2" in capsys.readouterr().out
+    assert same(first, again)
+    assert first.metrics == again.metrics
+    assert not first.checkpoint.path.exists()
+
+
+def test_training_resumes_on_other_hardware_and_says_so(
+    data: loop.TrainingData,
+    params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "describe_device", lambda device: "NVIDIA T4")
+        first = run(data, params, tmp_path, keep_checkpoint=True, precision="fp32")
+    monkeypatch.setattr(loop, "describe_device", lambda device: "cpu, 2 threads")
+    again = run(data, params, tmp_path, precision="fp32", device="auto", devices=1)
+    printed = capsys.readouterr().out
+    assert "until then on NVIDIA T4, fp32, now on cpu, 2 threads, fp32; the last bits" in printed
+    assert first.card.device == "NVIDIA T4"
+    assert again.card.device == "NVIDIA T4, fp32; then cpu, 2 threads, fp32"
+
+
+def test_only_the_newest_checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(KEPT + 3):
+        checkpoint = Checkpoint("mobilenetv2", str(number))
+        checkpoint.save({"epoch": number})
+        os.utime(checkpoint.path, (number, number))
+    (checkpoint.path.parent / ".left-by-a-kill.partial").write_bytes(b"half")
+    os.utime(checkpoint.path.parent / ".left-by-a-kill.partial", (0, 0))
+    checkpoint.save({"epoch": number})
+    left = {file.name for file in checkpoint.path.parent.iterdir()}
+    assert left == {f"mobilenetv2-{number}.pt" for number in range(3, KEPT + 3)}
+
+
+def test_fp16_scales_the_loss_and_resumes_with_the_same_bits(
+    data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # fp16 takes minutes on a CPU; all but the arithmetic is the same in bf16.
+    monkeypatch.setitem(hardware.AUTOCAST, "fp16", torch.bfloat16)
+    monkeypatch.setattr(hardware, "pick_precision", lambda *_: "fp16")
+    undisturbed = run(data, params, tmp_path, keep_checkpoint=True)
+    assert undisturbed.card.precision == "fp16"
+    assert torch.load(undisturbed.checkpoint.path)["scaler"]["scale"] == 65536
+    undisturbed.checkpoint.remove()
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "describe_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, params, tmp_path)
+    resumed = run(data, params, tmp_path)
+    assert resumed.checkpoint.path == undisturbed.checkpoint.path
+    assert same(undisturbed, resumed)
+
+
+def stop(*_: Any) -> str:
+    raise KeyboardInterrupt
 
 
 def test_the_fingerprint_depends_on_rows_pixels_and_parameters(
@@ -236,32 +302,54 @@ def test_logits_that_are_not_finite_stop_the_run(
         run(data, params, tmp_path)
 
 
-def test_out_of_memory_names_what_to_lower(
+@pytest.mark.parametrize(
+    ("module", "name"), [(epochs, "augment"), (epochs, "run_inference"), (loop, "run_inference")]
+)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_moves_the_photos_off_the_gpu_and_goes_on(
+    data: loop.TrainingData,
+    params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: ModuleType,
+    name: str,
+    error: type[RuntimeError],
+) -> None:
+    undisturbed = run(data, params, tmp_path)
+    monkeypatch.setattr(batches, "has_room", lambda images, device: True)
+    original, calls = getattr(module, name), []
+
+    def full_in_second_call(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == (1 if module is loop else 2):
+            raise error("MPS backend out of memory (MPS allocated: 9 GB)")
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, full_in_second_call)
+    assert same(undisturbed, run(data, params, tmp_path))
+    printed = capsys.readouterr().out
+    assert printed.count("the photos stay in the computer's memory") == 1
+
+
+def test_out_of_memory_without_photos_on_the_gpu_is_an_error(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has ...")
 
     monkeypatch.setattr(epochs, "augment", full)
-    with pytest.raises(LesionsError, match="batch_size 8 and image_size 32"):
+    with pytest.raises(torch.OutOfMemoryError):  # run_cli makes one line of it
         run(data, params, tmp_path)
 
 
-def test_a_damaged_checkpoint_is_moved_away(
+def test_a_damaged_checkpoint_is_not_used(
     data: loop.TrainingData, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "checkpoint").write_bytes(b"half")
-    run(data, params, tmp_path)
-    assert "damaged, moved to checkpoint.damaged" in capsys.readouterr().out
-    assert (tmp_path / "checkpoint.damaged").read_bytes() == b"half"
-
-
-def test_a_checkpoint_belongs_to_its_owner(tmp_path: Path) -> None:
-    Checkpoint(tmp_path / "c", lambda: "me").save({"x": torch.ones(2), "history": [{"epoch": 1}]})
-    state = Checkpoint(tmp_path / "c", lambda: "me").load()
-    assert state is not None
-    assert state["history"] == [{"epoch": 1}]
-    assert Checkpoint(tmp_path / "c", lambda: "you").load() is None
+    first = run(data, params, tmp_path, keep_checkpoint=True)
+    first.checkpoint.path.write_bytes(b"half")
+    assert same(first, run(data, params, tmp_path))
+    assert f"{first.checkpoint.path}: damaged; training starts again" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -1,0 +1,13 @@
+"""The user's cache: files that outlive a working copy, outside the repository."""
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+VARIABLE = "LESIONS_CACHE"
+
+
+def user_cache() -> Path:
+    """Find the folder: $LESIONS_CACHE, or the system's usual place (~/.cache/lesions on Linux)."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("lesions"))
