@@ -40,7 +40,7 @@ from lesions.networks.augmentation import augment, random_changes, to_float
 from lesions.networks.batches import PhotoLoader, channel_statistics, split_into_batches
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import run_inference
-from lesions.networks.model_card import ModelCard, versions
+from lesions.networks.model_card import UNFITTED, ModelCard, versions
 from lesions.sources.sample import render_photo
 from lesions.training.epochs import LabelledRows, Training, train_one_epoch
 from lesions.training.processes import Processes
@@ -173,12 +173,10 @@ def model(
         image_size=side,
         mean=(0.76, 0.55, 0.57),
         std=(0.14, 0.15, 0.17),
-        temperature=1,
-        confidence_threshold=0,
-        distance_threshold=0,
+        **UNFITTED,
         weights="random",
         seed=0,
-        recipe={},
+        recipe={"source": "sample", "augment": params.augment.model_dump()},
         observations={},
         precision=used.precision,
         device=hardware.describe_device(device),
@@ -225,6 +223,7 @@ def model(
             loader=loader,
             train=observations,
             val=observations,
+            val_weights=np.ones(steps * size),
             classifier=own,
             parallel=own,
             optimizer=own_optimizer,

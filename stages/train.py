@@ -40,7 +40,7 @@ def main(
         data = TrainingData(
             photos=PhotoArray(Path("data/resized")),
             train=read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
-            val=read_table(Path("data/split/val.csv"), "image_id", "dx"),
+            val=read_table(Path("data/split/val.csv"), "image_id", "lesion_id", "dx"),
         )
         history = Path(f"plots/{model}/history.csv")
         trained = train(model, data, params, history, used, group)

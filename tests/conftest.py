@@ -41,9 +41,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def noise_table() -> pd.DataFrame:
-    """The 28 photos of `noise`: image_id and dx."""
+    """The 28 photos of `noise`: image_id, lesion_id and dx."""
+    ids = [f"P{k:02}" for k in range(28)]
     return pd.DataFrame(
-        {"image_id": [f"P{k:02}" for k in range(28)], "dx": [CODES[k % 7] for k in range(28)]}
+        {"image_id": ids, "lesion_id": ids, "dx": [CODES[k % 7] for k in range(28)]}
     )
 
 

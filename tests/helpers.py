@@ -20,7 +20,7 @@ from lesions.evaluation.predictions import Predictions
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
-from lesions.networks.model_card import ModelCard
+from lesions.networks.model_card import UNFITTED, ModelCard
 from lesions.sources import sample
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,8 @@ def predictions_of(
             "dx": [CODES[label] for label in labels],
         }
     ).assign(**traits)
-    return Predictions(photos, labels, probabilities, probabilities)
+    predicted = np.asarray(probabilities.argmax(axis=1))
+    return Predictions(photos, labels, probabilities, probabilities, predicted)
 
 
 def random_predictions(n: int = 300, seed: int = 0) -> Predictions:
@@ -91,7 +92,7 @@ def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
         "image_size": 32,
         "mean": (0.7, 0.5, 0.5),
         "std": (0.1, 0.2, 0.2),
-        "temperature": 1.0,
+        **UNFITTED,
         "confidence_threshold": 0.3,
         "distance_threshold": 0.5,
         "weights": "random",

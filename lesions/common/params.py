@@ -71,6 +71,8 @@ class Params(_Strict):
     epochs: Annotated[int, Field(ge=1, le=10000)]
     keep: Literal["best", "last"]
     augment: Augment
+    decision: Literal["most-probable", "balanced"]
+    views: Literal[1, 4]
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"]
     device: Literal["auto", "cuda", "mps", "cpu"]
     devices: Annotated[int, Field(ge=1, le=4096)] | Literal["all"]

@@ -1,6 +1,7 @@
 """The split into train, validation and test: whole lesions, stratified by diagnosis, seeded."""
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lesions.common.errors import LesionsError
@@ -137,3 +138,12 @@ def summary(subsets: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Count photos by diagnosis (rows) and subset (columns)."""
     counts = {name: rows["dx"].value_counts() for name, rows in subsets.items()}
     return pd.DataFrame(counts).reindex(CODES).fillna(0).astype(int)
+
+
+def lesion_weights(lesions: "pd.Series[str]") -> npt.NDArray[np.float64]:
+    """Weigh photos so that those of each lesion sum to 1.
+
+    >>> lesion_weights(pd.Series(["a", "a", "b"])).tolist()
+    [0.5, 0.5, 1.0]
+    """
+    return np.asarray(1 / lesions.groupby(lesions).transform("size"), dtype=np.float64)

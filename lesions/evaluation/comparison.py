@@ -30,8 +30,8 @@ def compare(
 
     Returns:
         One row per pair and metric: first, second, metric, difference (first - second), low and
-        high (95 %), significant; and for accuracy only_first, only_second and p from `mcnemar`.
-        A difference is significant if 0 is outside its 98.75 % interval (Bonferroni's correction
+        high (98.75 %), significant; and for accuracy only_first, only_second and p from `mcnemar`.
+        A difference is significant if 0 is outside this interval (Bonferroni's correction of 95 %
         for four metrics). Low and high are NaN if the models differ on fewer than MIN_CASES of the
         lesions that count: resamples of so few would all look alike.
     """
@@ -45,10 +45,9 @@ def compare(
         for name in METRICS:
             counts = melanomas if name == "melanoma_sensitivity" else np.ones_like(melanomas)
             differences = resamples[first][name] - resamples[second][name]
-            low, high = percentile_interval(differences)
-            lowest, highest = percentile_interval(differences, CONFIDENCE)
+            low, high = percentile_interval(differences, CONFIDENCE)
             if sum(discordant_lesions(a, b, counts)) < MIN_CASES:
-                low = high = lowest = highest = np.nan
+                low = high = np.nan
             rows.append(
                 {
                     "first": first,
@@ -57,7 +56,7 @@ def compare(
                     "difference": values_a[name] - values_b[name],
                     "low": low,
                     "high": high,
-                    "significant": lowest > 0 or highest < 0,
+                    "significant": low > 0 or high < 0,
                     **(mcnemar(a, b) if name == "accuracy" else {}),
                 }
             )
@@ -87,15 +86,17 @@ def mcnemar(a: Predictions, b: Predictions) -> dict[str, float]:
     return {"only_first": only_first, "only_second": only_second, "p": p}
 
 
-def verdicts(table: pd.DataFrame, photos: int) -> list[str]:
+def verdicts(table: pd.DataFrame, photos: int, starts: Mapping[str, str]) -> list[str]:
     """Say in one sentence per pair of models what the comparison shows.
 
     Args:
         table: from `compare`.
         photos: how many photos were predicted.
+        starts: title of each model to the weights that its training started from.
     """
     sentences = []
-    for (a, b), pair in table.groupby(["first", "second"], sort=False):
+    for key, pair in table.groupby(["first", "second"], sort=False):
+        a, b = map(str, key)
         known, unknown = pair[pair["low"].notna()], pair[pair["low"].isna()]
         parts = []
         for better, sign in ((a, 1), (b, -1)):
@@ -109,6 +110,11 @@ def verdicts(table: pd.DataFrame, photos: int) -> list[str]:
             names = _join([TITLES[name] for name in unknown["metric"]])
             parts.append(f"{a} and {b} differ on too few lesions to compare {names}")
         sentences.append(f"On these {photos:,} test photos, {'; '.join(parts)}.")
+        if starts[a] != starts[b]:
+            sentences[-1] += (
+                f" But they did not start from equal weights ({a}: {starts[a]}, {b}: {starts[b]}), "
+                "so this says nothing about the networks themselves."
+            )
     return sentences
 
 
@@ -116,7 +122,7 @@ def _differences(rows: pd.DataFrame) -> list[str]:
     """Write each metric with its difference, without sign, and its interval."""
     ends = rows[["low", "high"]].abs()
     return [
-        f"{TITLES[name]} (by {difference:.3f}, 95 % interval {near:.3f} to {far:.3f})"
+        f"{TITLES[name]} (by {difference:.3f}, 98.75 % interval {near:.3f} to {far:.3f})"
         for name, difference, near, far in zip(
             rows["metric"],
             rows["difference"].abs(),

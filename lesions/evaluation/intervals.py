@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Floats = npt.NDArray[np.floating]
 Interval = tuple[float, float]  # lowest, highest
@@ -53,7 +54,20 @@ def percentile_interval(values: Floats, confidence: float = 0.95) -> Interval:
     return float(low), float(high)
 
 
-def wilson_interval(share: float, count: int) -> Interval:
+def effective_count(lesions: "pd.Series[str]") -> float:
+    """Compute how many independent photos the photos of some lesions are worth.
+
+    Kish's effective sample size (1965): photos² / sum of (photos of each lesion)². It assumes the
+    worst case, in which all photos of a lesion get the same prediction.
+
+    >>> effective_count(pd.Series(["a", "b", "c", "c"]))  # four photos of three lesions
+    2.6666666666666665
+    """
+    sizes = lesions.value_counts().to_numpy()
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) if len(sizes) else 0.0
+
+
+def wilson_interval(share: float, count: float) -> Interval:
     """Compute the 95 % interval of a share of `count` independent cases (Wilson 1927).
 
     Unlike a bootstrap, it keeps a width at shares of 0 and 1.

@@ -5,20 +5,29 @@ import pandas as pd
 from sklearn import metrics as sklearn_metrics
 
 from lesions.dataset.diagnoses import CODES, MALIGNANT
+from lesions.evaluation.decisions import decision_table
 from lesions.evaluation.intervals import (
     RESAMPLES,
     bootstrap_weights,
+    effective_count,
     percentile_interval,
     wilson_interval,
 )
 from lesions.evaluation.predictions import Predictions, majority_baseline
+from lesions.evaluation.referrals import net_benefit_table, operating_point_table
 from lesions.evaluation.reliability import brier_score, calibration_error, reliability_table
+from lesions.evaluation.selective import selective_table
 from lesions.evaluation.thresholds import threshold_table
 from lesions.networks.curves import Floats, curve, ratio
 from lesions.networks.key_metrics import MELANOMA, confusion_matrices, key_metrics
+from lesions.networks.model_card import ModelCard
 
-TABLES = ("metrics", "per_class", "confusion", "subgroups", "thresholds", "reliability")
+TABLES = (
+    *("metrics", "per_class", "confusion", "decisions", "operating_points", "net_benefit"),
+    *("selective", "subgroups", "thresholds", "reliability"),
+)
 MIN_CASES = 10  # fewest photos of a subgroup, or melanomas, for which metrics are shown
+MIN_LESIONS = 30  # fewest of a test set for which bootstrap intervals are shown
 
 TITLES = {
     "accuracy": "accuracy",
@@ -28,8 +37,6 @@ TITLES = {
     "roc_auc": "ROC AUC",
     "melanoma_sensitivity": "melanoma sensitivity",
     "malignant_auc": "ROC AUC, malignant or benign",
-    "melanoma_specificity_at_90": "melanoma specificity at sensitivity .90",
-    "melanoma_specificity_at_95": "melanoma specificity at sensitivity .95",
     "calibration_error": "calibration error",
     "brier_score": "Brier score",
     "calibration_error_before": "calibration error before calibration",
@@ -52,13 +59,10 @@ def all_metrics(predictions: Predictions, weights: Floats) -> dict[str, Floats]:
     labels, calibrated = predictions.labels, predictions.probabilities
     malignant = [CODES.index(code) for code in MALIGNANT]
     malignant_share = calibrated[:, malignant].sum(axis=1)
-    melanoma = curve(calibrated[:, MELANOMA], labels == MELANOMA, weights)
     before = predictions.uncalibrated
     return {
-        **key_metrics(calibrated, labels, weights),
+        **key_metrics(calibrated, predictions.predicted, labels, weights),
         "malignant_auc": curve(malignant_share, np.isin(labels, malignant), weights).area(),
-        "melanoma_specificity_at_90": melanoma.specificity_at(0.90),
-        "melanoma_specificity_at_95": melanoma.specificity_at(0.95),
         "calibration_error": calibration_error(calibrated, labels, weights),
         "brier_score": brier_score(calibrated, labels, weights),
         "calibration_error_before": calibration_error(before, labels, weights),
@@ -76,14 +80,21 @@ def bootstrap(predictions: Predictions) -> dict[str, Floats]:
     """Compute every metric on resamples of the lesions, the same ones for every model.
 
     Returns:
-        A dict from metric to its (RESAMPLES,) values. Those of melanoma are NaN with fewer than
-        MIN_CASES melanomas: resamples of so few hardly differ, so their interval is too narrow.
+        A dict from metric to its (RESAMPLES,) values. They are NaN where there are too few lesions:
+        resamples of so few hardly differ, so their interval is too narrow. That is fewer than
+        MIN_LESIONS in all, and for melanoma sensitivity and the malignant AUC fewer than MIN_CASES
+        melanomas, or malignant or benign lesions.
     """
     lesions = predictions.photos["lesion_id"].to_numpy(dtype=str)
     blocks = [all_metrics(predictions, weights) for weights in bootstrap_weights(lesions)]
     values = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    if len(np.unique(lesions[predictions.labels == MELANOMA])) < MIN_CASES:
-        for name in (name for name in values if name.startswith("melanoma")):
+    malignant = np.isin(predictions.labels, [CODES.index(code) for code in MALIGNANT])
+    cases = {
+        "melanoma_sensitivity": len(np.unique(lesions[predictions.labels == MELANOMA])),
+        "malignant_auc": min(len(np.unique(lesions[one])) for one in (malignant, ~malignant)),
+    }
+    for name in values:
+        if len(np.unique(lesions)) < MIN_LESIONS or cases.get(name, MIN_CASES) < MIN_CASES:
             values[name] = np.full(RESAMPLES, np.nan)
     return values
 
@@ -98,17 +109,17 @@ def metric_table(predictions: Predictions, resamples: dict[str, Floats]) -> pd.D
     Returns:
         Columns metric, value, low, high, baseline (of always predicting the most common
         diagnosis). Melanoma sensitivity has Wilson's interval, as in `per_class_table`.
-        Calibration error has no interval, because its resamples are biased upwards. Metrics of
-        calibration have no baseline.
+        Calibration error has no interval, because its resamples are biased upwards, and neither has
+        a metric whose resamples are all the same. Metrics of calibration have no baseline.
     """
     baseline = point_estimates(majority_baseline(predictions))
-    melanoma_lesions = predictions.photos["lesion_id"][predictions.labels == MELANOMA].nunique()
+    melanomas = effective_count(predictions.photos["lesion_id"][predictions.labels == MELANOMA])
     rows = []
     for name, value in point_estimates(predictions).items():
         low, high = percentile_interval(resamples[name])
         if name == "melanoma_sensitivity":
-            low, high = wilson_interval(value, melanoma_lesions)
-        elif name.startswith("calibration_error"):
+            low, high = wilson_interval(value, melanomas)
+        elif name.startswith("calibration_error") or high - low < 1e-9:
             low = high = np.nan
         reference = np.nan if name in LESS_IS_BETTER else baseline[name]
         rows.append((name, value, low, high, reference))
@@ -120,7 +131,7 @@ def per_class_table(predictions: Predictions) -> pd.DataFrame:
 
     Returns:
         One row per diagnosis, in class order: dx, photos, lesions, sensitivity with low and high
-        (Wilson's interval for as many cases as there are lesions), specificity, precision, f1,
+        (Wilson's interval for `effective_count` cases), specificity, precision, f1,
         roc_auc, average_precision. Undefined values are NaN: precision if the diagnosis is never
         predicted, and all but the counts if no photo has it.
     """
@@ -130,14 +141,14 @@ def per_class_table(predictions: Predictions) -> pd.DataFrame:
         scores = predictions.probabilities[:, index]
         has_both = cases.any() and not cases.all()
         found = (cases & predicted).sum()
-        lesions = predictions.photos["lesion_id"][cases].nunique()
+        lesions = predictions.photos["lesion_id"][cases]
         sensitivity = float(found / cases.sum()) if cases.any() else np.nan
-        low, high = wilson_interval(sensitivity, lesions)
+        low, high = wilson_interval(sensitivity, effective_count(lesions))
         rows.append(
             {
                 "dx": code,
                 "photos": int(cases.sum()),
-                "lesions": lesions,
+                "lesions": lesions.nunique(),
                 "sensitivity": sensitivity,
                 "low": low,
                 "high": high,
@@ -178,7 +189,7 @@ def subgroup_table(predictions: Predictions) -> pd.DataFrame:
 
     Returns:
         Columns group, photos, lesions, melanomas (lesions), accuracy with low and high (Wilson's
-        interval for as many cases as there are lesions), balanced_accuracy, malignant_auc,
+        interval for `effective_count` cases), balanced_accuracy, malignant_auc,
         melanoma_sensitivity. With fewer than MIN_CASES photos all metrics are NaN; with fewer
         than MIN_CASES melanomas, melanoma_sensitivity is. `unknown` is a group too.
     """
@@ -189,7 +200,7 @@ def subgroup_table(predictions: Predictions) -> pd.DataFrame:
         melanomas = lesions[part.labels == MELANOMA].nunique()
         enough = len(part.labels) >= MIN_CASES
         values = point_estimates(part) if enough else dict.fromkeys(TITLES, np.nan)
-        low, high = wilson_interval(values["accuracy"], lesions.nunique())
+        low, high = wilson_interval(values["accuracy"], effective_count(lesions))
         sensitivity = values["melanoma_sensitivity"] if melanomas >= MIN_CASES else np.nan
         rows.append(
             {
@@ -229,7 +240,9 @@ def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
-def all_tables(predictions: Predictions, resamples: dict[str, Floats]) -> dict[str, pd.DataFrame]:
+def all_tables(
+    predictions: Predictions, resamples: dict[str, Floats], card: ModelCard
+) -> dict[str, pd.DataFrame]:
     """Make every table of one model for plots/, by its name in TABLES."""
     labels = predictions.labels
     before = reliability_table(predictions.uncalibrated, labels)
@@ -238,6 +251,10 @@ def all_tables(predictions: Predictions, resamples: dict[str, Floats]) -> dict[s
         "metrics": metric_table(predictions, resamples),
         "per_class": per_class_table(predictions),
         "confusion": confusion_table(predictions),
+        "decisions": decision_table(predictions, card),
+        "operating_points": operating_point_table(predictions, card.operating_points),
+        "net_benefit": net_benefit_table(predictions),
+        "selective": selective_table(predictions),
         "subgroups": subgroup_table(predictions),
         "thresholds": threshold_table(predictions.probabilities, labels),
         "reliability": pd.concat(

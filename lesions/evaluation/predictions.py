@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import softmax
 
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS, Labels, labels_of
@@ -13,6 +14,7 @@ from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import out_of_distribution
 from lesions.networks.batches import PhotoLoader
+from lesions.networks.decision import Decision
 from lesions.networks.inference import run_inference
 from lesions.networks.model_file import TrainedModel
 
@@ -27,6 +29,7 @@ class Predictions:
     labels: Labels
     probabilities: Probabilities  # calibrated
     uncalibrated: Probabilities
+    predicted: Labels
     # (n,) from the training photos in feature space; None if they were not computed.
     distances: npt.NDArray[np.floating] | None = None
 
@@ -42,11 +45,6 @@ class Predictions:
                 "lower lr, or precision: fp32."
             )
 
-    @property
-    def predicted(self) -> Labels:
-        """The most probable diagnosis of each photo, (n,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
-
     def subset(self, chosen: npt.NDArray[np.bool_]) -> "Predictions":
         """Take the photos where `chosen`, (n,), is true."""
         return Predictions(
@@ -54,17 +52,22 @@ class Predictions:
             self.labels[chosen],
             self.probabilities[chosen],
             self.uncalibrated[chosen],
+            self.predicted[chosen],
             None if self.distances is None else self.distances[chosen],
         )
 
 
-def predict_test_set(model: TrainedModel, array: Path, table: Path) -> Predictions:
+def predict_test_set(
+    model: TrainedModel, array: Path, table: Path, decision: Decision, views: int
+) -> Predictions:
     """Predict the photos of a test set.
 
     Args:
         model: from a model file.
         array: the folder that the resize stage wrote.
         table: a CSV file with image_id, lesion_id and dx.
+        decision: which diagnosis to predict, given the probabilities.
+        views: how many mirrored views to average.
 
     Raises:
         LesionsError: the photos do not have the size that the model was trained with.
@@ -77,21 +80,23 @@ def predict_test_set(model: TrainedModel, array: Path, table: Path) -> Predictio
             f"{card.image_size} px. Run `dvc repro`."
         )
     loader = PhotoLoader(photos.images, classifier.device)
-    logits, features = run_inference(classifier, loader, photos.rows(rows["image_id"]))
+    logits, features = run_inference(classifier, loader, photos.rows(rows["image_id"]), views)
+    probabilities = classifier.probabilities(logits)
     return Predictions(
         rows,
         labels_of(rows),
-        classifier.probabilities(logits),
-        classifier.probabilities(logits, temperature=1),
+        probabilities,
+        softmax(logits.astype(np.float64), axis=1),
+        card.decide(probabilities, decision),
         out_of_distribution.distances(features, model.subspace),
     )
 
 
 def majority_baseline(predictions: Predictions) -> Predictions:
     """Always predict the most common diagnosis of the test set: what a model has to beat."""
-    always = np.zeros_like(predictions.probabilities)
-    always[:, np.bincount(predictions.labels).argmax()] = 1
-    return Predictions(predictions.photos, predictions.labels, always, always)
+    predicted = np.full_like(predictions.labels, np.bincount(predictions.labels).argmax())
+    always = np.eye(len(CODES))[predicted]
+    return Predictions(predictions.photos, predictions.labels, always, always, predicted)
 
 
 def as_table(predictions: Predictions) -> pd.DataFrame:

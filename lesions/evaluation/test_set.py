@@ -9,6 +9,7 @@ from lesions.evaluation.comparison import compare, verdicts
 from lesions.evaluation.metrics import TABLES, all_tables, bootstrap
 from lesions.evaluation.predictions import Predictions, majority_baseline, predict_test_set
 from lesions.networks import key_metrics
+from lesions.networks.decision import Decision
 from lesions.networks.model_file import TrainedModel
 
 DECIMALS = 5
@@ -22,6 +23,7 @@ class Evaluation:
     predictions: dict[str, Predictions]
     tables: dict[str, dict[str, pd.DataFrame]]  # model to its tables, by their names in TABLES
     comparison: pd.DataFrame  # from `compare`, with titles
+    starts: dict[str, str]  # title to the weights that training started from
 
     @property
     def photos(self) -> int:
@@ -33,7 +35,7 @@ class Evaluation:
         baseline = majority_baseline(next(iter(self.predictions.values())))
         everyone = {**self.predictions, "baseline": baseline}
         return {
-            name: key_metrics.rounded_key_metrics(one.probabilities, one.labels)
+            name: key_metrics.rounded_key_metrics(one.probabilities, one.predicted, one.labels)
             for name, one in everyone.items()
         }
 
@@ -47,31 +49,41 @@ class Evaluation:
             parts = [
                 self.tables[model][name].assign(model=title) for model, title in self.titles.items()
             ]
-            if any(len(part) for part in parts):
+            if name != "subgroups" or any(len(part) for part in parts):
                 joined[name] = pd.concat(parts).round(DECIMALS)
         rounded = self.comparison.round(DECIMALS).assign(p=self.comparison["p"])
         return {**joined, "comparison": rounded}
 
     def verdicts(self) -> list[str]:
         """Say what the comparison shows, one sentence per pair of models."""
-        return verdicts(self.comparison, self.photos)
+        return verdicts(self.comparison, self.photos, self.starts)
 
 
-def evaluate(models: dict[str, TrainedModel], array: Path, table: Path) -> Evaluation:
+def evaluate(
+    models: dict[str, TrainedModel], array: Path, table: Path, decision: Decision, views: int
+) -> Evaluation:
     """Predict a test set with every model and compute all tables.
 
     Args:
         models: by name.
         array: the folder with the pixels of the photos.
         table: a CSV file with image_id, lesion_id and dx.
+        decision, views: as in params.yaml.
     """
-    predictions = {name: predict_test_set(model, array, table) for name, model in models.items()}
+    cards = {name: model.classifier.card for name, model in models.items()}
+    predictions = {
+        name: predict_test_set(model, array, table, decision, views)
+        for name, model in models.items()
+    }
     resamples = {name: bootstrap(one) for name, one in predictions.items()}
-    titles = {name: model.classifier.card.network.title for name, model in models.items()}
+    titles = {name: card.network.title for name, card in cards.items()}
     return Evaluation(
         titles=titles,
         predictions=predictions,
-        tables={name: all_tables(one, resamples[name]) for name, one in predictions.items()},
+        tables={
+            name: all_tables(one, resamples[name], cards[name]) for name, one in predictions.items()
+        },
+        starts={titles[name]: card.weights for name, card in cards.items()},
         comparison=compare(
             {titles[name]: one for name, one in predictions.items()},
             {titles[name]: one for name, one in resamples.items()},

@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import softmax
 from torch import Tensor, nn
 
 from lesions.networks.hardware import AUTOCAST, Hardware
@@ -59,18 +58,6 @@ class Classifier:
             hook.remove()
         return logits, nn.functional.normalize(maps[0].float().mean(dim=(2, 3)))
 
-    def probabilities(
-        self, logits: npt.NDArray[np.float32], temperature: float | None = None
-    ) -> npt.NDArray[np.float64]:
-        """Turn logits into probabilities.
-
-        Args:
-            logits: (n, classes).
-            temperature: divides the logits; by default the calibrated one of the model card.
-
-        Returns:
-            (n, classes), rows sum to 1.
-        """
-        scaled = logits.astype(np.float64) / (temperature or self.card.temperature)
-        result: npt.NDArray[np.float64] = softmax(scaled, axis=1)
-        return result
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Turn (n, classes) logits into calibrated probabilities; rows sum to 1."""
+        return self.card.calibration.probabilities(logits)

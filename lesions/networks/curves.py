@@ -36,12 +36,6 @@ class Curve(NamedTuple):
         left = np.concatenate([np.zeros_like(right[:, :1]), right[:, :-1]], axis=1)
         return np.asarray((width * (right + left) / 2).sum(axis=1))
 
-    def specificity_at(self, sensitivity: float) -> Floats:
-        """Highest specificity at which at least this sensitivity is reached: (b,)."""
-        reached = self.sensitivity >= sensitivity - 1e-12
-        best = np.where(reached, 1 - self.false_positive_rate, -np.inf).max(axis=1)
-        return np.asarray(np.where(reached.any(axis=1), best, np.nan))
-
 
 def curve(scores: Floats, cases: npt.NDArray[np.bool_], weights: Floats) -> Curve:
     """Count the photos above each threshold.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from lesions.common.progress import progress
 from lesions.networks.augmentation import to_float
@@ -14,6 +15,7 @@ from lesions.networks.classifier import Classifier
 # Photos at a time, or training's batch size if that is smaller: what could be trained fits in
 # memory. Fixed, because the bits of a result depend on it.
 BATCH_SIZE = 32
+VIEWS = ((), (2,), (3,), (2, 3))  # the axes that each view is mirrored along
 
 
 class Outputs(NamedTuple):
@@ -23,13 +25,36 @@ class Outputs(NamedTuple):
     features: npt.NDArray[np.float32]  # (n, f), rows of length 1
 
 
-def run_inference(classifier: Classifier, loader: PhotoLoader, rows: Rows) -> Outputs:
+def logits_and_features(
+    classifier: Classifier, images: Tensor, views: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Compute the logits of one or more mirrored views, averaged, and the features of the first.
+
+    Args:
+        classifier: its network is in evaluation mode.
+        images: (b, 3, s, s) float32 in [0, 1]; overwritten.
+        views: 1, or 4: as it is, mirrored upside down, left to right, and both.
+
+    Returns:
+        (b, classes) and (b, f), as `Classifier.logits_and_features`.
+    """
+    mirrored = [images.flip(axes) for axes in VIEWS[1:views]]
+    logits, features = classifier.logits_and_features(images)
+    for view in mirrored:
+        logits = logits + classifier.logits(view)
+    return logits / views, features
+
+
+def run_inference(
+    classifier: Classifier, loader: PhotoLoader, rows: Rows, views: int = 1
+) -> Outputs:
     """Compute the logits and features of some photos, without augmentation.
 
     Args:
         classifier: its network is put into evaluation mode.
         loader: of the array of photos.
         rows: (n,) int64, which photos.
+        views: as for `logits_and_features`.
     """
     classifier.network.eval()
     logits, features = [], []
@@ -37,7 +62,7 @@ def run_inference(classifier: Classifier, loader: PhotoLoader, rows: Rows) -> Ou
     batches = split_into_batches(rows, size)
     with torch.inference_mode(), progress(len(rows), "photos", "inference") as bar:
         for photos in loader(batches):
-            batch_logits, batch_features = classifier.logits_and_features(to_float(photos))
+            batch_logits, batch_features = logits_and_features(classifier, to_float(photos), views)
             logits.append(batch_logits)
             features.append(batch_features)
             bar.update(len(photos))

@@ -1,7 +1,6 @@
 """The six key metrics: training computes them on validation photos, evaluation on test photos."""
 
 import numpy as np
-import numpy.typing as npt
 
 from lesions.dataset.diagnoses import CODES, Labels
 from lesions.networks.curves import Floats, curve, ratio
@@ -64,8 +63,26 @@ def mean_of_known(values: Floats) -> Floats:
     return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
 
 
+def of_confusion(confusion: Floats) -> dict[str, Floats]:
+    """Compute the key metrics that depend on the predicted diagnoses alone.
+
+    Args:
+        confusion: (b, classes, classes), from `confusion_matrices`.
+
+    Returns:
+        A dict from metric to its (b,) values, as `key_metrics`.
+    """
+    return {
+        "accuracy": accuracy(confusion),
+        "balanced_accuracy": mean_of_known(sensitivities(confusion)),
+        "weighted_f1": weighted_f1(confusion),
+        "macro_f1": mean_of_known(f1_scores(confusion)),
+        "melanoma_sensitivity": sensitivities(confusion)[:, MELANOMA],
+    }
+
+
 def key_metrics(
-    probabilities: Floats, labels: Labels, weights: Floats | None = None
+    probabilities: Floats, predicted: Labels, labels: Labels, weights: Floats | None = None
 ) -> dict[str, Floats]:
     """Compute the key metrics, each between 0 and 1.
 
@@ -74,7 +91,8 @@ def key_metrics(
     diagnoses that occur or are predicted.
 
     Args:
-        probabilities: (n, classes), rows sum to 1.
+        probabilities: (n, classes), rows sum to 1; for ROC AUC.
+        predicted: (n,) class indices; for all others.
         labels: (n,) class indices.
         weights: (b, n), how often each photo counts in each of b samples; by default once, b = 1.
 
@@ -83,32 +101,25 @@ def key_metrics(
         it needs does not occur.
 
     >>> probabilities = np.eye(7)[[4, 5, 5, 5]]  # predicted: one melanoma, three nevi
-    >>> metrics = key_metrics(probabilities, np.array([4, 4, 5, 5]))
+    >>> metrics = key_metrics(probabilities, probabilities.argmax(1), np.array([4, 4, 5, 5]))
     >>> {name: round(float(value[0]), 3) for name, value in list(metrics.items())[:3]}
     {'accuracy': 0.75, 'balanced_accuracy': 0.75, 'weighted_f1': 0.733}
     """
     weights = np.ones((1, len(labels))) if weights is None else weights
-    confusion = confusion_matrices(np.asarray(probabilities.argmax(axis=1)), labels, weights)
+    values = of_confusion(confusion_matrices(predicted, labels, weights))
     areas = [
         curve(probabilities[:, index], labels == index, weights).area()
         for index in range(len(CODES))
     ]
-    values = (
-        accuracy(confusion),
-        mean_of_known(sensitivities(confusion)),
-        weighted_f1(confusion),
-        mean_of_known(f1_scores(confusion)),
-        mean_of_known(np.stack(areas, axis=1)),
-        sensitivities(confusion)[:, MELANOMA],
-    )
-    return dict(zip(NAMES, values, strict=True))
+    values["roc_auc"] = mean_of_known(np.stack(areas, axis=1))
+    return {name: values[name] for name in NAMES}
 
 
 def rounded_key_metrics(
-    probabilities: npt.NDArray[np.floating], labels: Labels
+    probabilities: Floats, predicted: Labels, labels: Labels
 ) -> dict[str, float]:
     """Compute the key metrics for a JSON file: 4 decimal places, without those that are NaN."""
-    values = key_metrics(probabilities, labels)
+    values = key_metrics(probabilities, predicted, labels)
     return {
         name: round(float(value[0]), 4) for name, value in values.items() if np.isfinite(value[0])
     }

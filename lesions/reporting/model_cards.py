@@ -4,17 +4,21 @@ import pandas as pd
 
 from lesions.dataset.diagnoses import DIAGNOSES
 from lesions.evaluation.predictions import Predictions
+from lesions.networks.decision import Decision
 from lesions.networks.model_card import ModelCard
 from lesions.reporting.templates import environment
 
 
-def write_card(card: ModelCard, tables: dict[str, pd.DataFrame], predictions: Predictions) -> str:
+def write_card(
+    card: ModelCard, tables: dict[str, pd.DataFrame], predictions: Predictions, decision: Decision
+) -> str:
     """Fill templates/card.md.
 
     Args:
         card: from the model file.
         tables: from `metrics.all_tables`.
         predictions: for the test photos, with their distances.
+        decision: the rule that they follow.
     """
     assert predictions.distances is not None
     confidence = predictions.probabilities.max(axis=1)
@@ -28,6 +32,9 @@ def write_card(card: ModelCard, tables: dict[str, pd.DataFrame], predictions: Pr
             synthetic=card.recipe["source"] == "sample",
             photos=len(predictions.labels),
             lesions=predictions.photos["lesion_id"].nunique(),
+            decision=decision,
+            decisions=[row for _, row in tables["decisions"].iterrows()],
+            referrals=[row for _, row in tables["operating_points"].iterrows()],
             metrics=[row for _, row in tables["metrics"].iterrows()],
             per_class=[row for _, row in tables["per_class"].iterrows()],
             subgroups=[row for _, row in tables["subgroups"].iterrows()],

@@ -18,7 +18,7 @@ from lesions.evaluation.comparison import verdicts
 from lesions.networks.model_file import read_card
 from lesions.reporting.templates import environment
 
-TABLES = ("metrics", "per_class", "comparison")
+TABLES = ("metrics", "per_class", "comparison", "operating_points")
 
 
 def build_report(models: list[str], external_tests: list[str]) -> str:
@@ -60,7 +60,11 @@ def build_report(models: list[str], external_tests: list[str]) -> str:
         .get_template("report.html")
         .render(
             synthetic=next(iter(cards.values())).recipe["source"] == "sample",
-            verdicts=verdicts(tables["comparison"], count),
+            verdicts=verdicts(
+                tables["comparison"],
+                count,
+                {one.network.title: one.weights for one in cards.values()},
+            ),
             titles=titles,
             count=count,
             diagnoses=DIAGNOSES,
@@ -68,6 +72,7 @@ def build_report(models: list[str], external_tests: list[str]) -> str:
             training={model: _training(history) for model, history in histories.items()},
             metrics=_by_model(tables["metrics"], "metric"),
             per_class=_by_model(tables["per_class"], "dx"),
+            referrals=[row for _, row in tables["operating_points"].iterrows()],
             comparison=[row for _, row in tables["comparison"].iterrows()],
             external=external,
             plots=draw_plots(),

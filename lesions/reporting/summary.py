@@ -9,6 +9,7 @@ from lesions.evaluation.metrics import TITLES
 from lesions.evaluation.test_set import Evaluation
 from lesions.reporting.templates import duration
 
+SENSITIVITY = 0.90  # of the operating points that are shown
 NEXT = """
 Look at it:  dvc plots show   (all plots)      make report   (everything on one page)
 Compare it:  dvc exp diff     (with the last commit)
@@ -31,8 +32,23 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
         f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common diagnosis"
     )
     lines = [line.rstrip() for line in text.to_string().splitlines()]
+    lines += ["", *_referrals(evaluation)]
     verdicts = [textwrap.fill(sentence, 100) for sentence in evaluation.verdicts()]
     return "\n".join(["", heading, *lines, "", *verdicts, NEXT])
+
+
+def _referrals(evaluation: Evaluation) -> list[str]:
+    """Say what the thresholds for a sensitivity of .90 find, one line per model and target."""
+    lines = []
+    for model, title in evaluation.titles.items():
+        table = evaluation.tables[model]["operating_points"]
+        for row in table[table["aim"] == SENSITIVITY].to_dict("records"):
+            lines.append(
+                f"{title}, threshold for {row['target']} at sensitivity .90 on validation: finds "
+                f"{row['found']} of {row['cases']}, {row['false_alarms']} false alarms among "
+                f"{row['others']:,} others"
+            )
+    return lines
 
 
 def _training_time(model: str) -> str:

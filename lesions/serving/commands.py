@@ -18,10 +18,12 @@ from PIL.PngImagePlugin import PngInfo
 from lesions.common.artifacts import atomic_write
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.names import escape, for_spreadsheet, safe_text
-from lesions.common.params import load_params
+from lesions.common.params import PATH, load_params
 from lesions.common.progress import progress
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import ENDINGS
+from lesions.networks.decision import Decision
+from lesions.networks.operating_points import OperatingPoint, Target
 from lesions.reporting.heatmaps import grad_cam, overlay
 from lesions.serving.onnx_export import export_int8, export_onnx
 from lesions.serving.predictor import (
@@ -38,6 +40,14 @@ Model = Annotated[
     str,
     typer.Option(help="A network trained here, such as mobilenetv2, or the path of a model file."),
 ]
+Rule = Annotated[
+    Decision | None,
+    typer.Option(help="Which diagnosis to predict; by default as params.yaml here says."),
+]
+Views = Annotated[
+    int | None,
+    typer.Option(min=1, max=4, help="1, or 4 to average mirrored photos; default as --decision."),
+]
 
 
 def predict(
@@ -48,6 +58,17 @@ def predict(
         bool, typer.Option("--json", help="Print one JSON object per photo.")
     ] = False,
     heatmap: Annotated[Path | None, typer.Option(help="Write heat maps to this folder.")] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            help="Say whom to refer: by the threshold that finds .8, .9 or .95 of --target."
+        ),
+    ] = None,
+    target: Annotated[
+        Target, typer.Option(help="The lesions that --sensitivity is about.")
+    ] = "malignant",
+    decision: Rule = None,
+    views: Views = None,
 ) -> None:
     """Predict the diagnoses of PHOTOS, with calibrated probabilities. Not a medical device.
 
@@ -64,7 +85,9 @@ def predict(
         if heatmap is not None and csv.absolute().is_relative_to(heatmap.absolute()):
             raise LesionsError(f"{csv}: is in the folder of the heat maps. Name another file.")
     heatmaps = {} if heatmap is None else heatmap_files(heatmap, paths)
-    predictor = Predictor(find_model(model))
+    predictor = Predictor(find_model(model), "auto", *rule(decision, views))
+    point = None if sensitivity is None else find_point(predictor, target, sensitivity)
+    columns = [*COLUMNS[:3], "refer", *COLUMNS[3:]] if point else COLUMNS
     rows: list[dict[str, Any]] = []
     with (
         nullcontext() if csv is None else atomic_write(csv) as table,
@@ -79,6 +102,8 @@ def predict(
                 print(f"error: {safe_text(result.error)}", file=sys.stderr)
                 continue
             row = _as_row(result.path, result.prediction)
+            if point:
+                row["refer"] = result.prediction.reaches(point)
             rows.append(row)
             if as_json:
                 bar.clear()
@@ -89,12 +114,45 @@ def predict(
             if result.path in heatmaps:
                 _write_heatmap(heatmaps[result.path], predictor, result)
         if table:
-            shown = pd.DataFrame(rows, columns=COLUMNS)
+            shown = pd.DataFrame(rows, columns=columns)
             shown.to_csv(table, index=False, lineterminator="\n")
     if unreadable := len(paths) - len(rows):
         raise LesionsError(
             f"{unreadable} of {len(paths)} photos could not be read; the rest are predicted."
         )
+
+
+def rule(decision: Decision | None, views: int | None) -> tuple[Decision, int]:
+    """Choose decision and views: as asked for, or as params.yaml says, or as it is published.
+
+    Raises:
+        LesionsError: another number of views than 1 or 4.
+    """
+    if views not in (None, 1, 4):
+        raise LesionsError(f"--views {views}: must be 1 or 4.")
+    params = load_params() if PATH.exists() else None
+    return (
+        decision or (params.decision if params else "most-probable"),
+        views or (params.views if params else 1),
+    )
+
+
+def find_point(predictor: Predictor, target: Target, sensitivity: float) -> OperatingPoint:
+    """Find an operating point in the model card.
+
+    Raises:
+        LesionsError: the card does not have it.
+    """
+    card = predictor.classifier.card
+    points = [point for point in card.operating_points if point.target == target]
+    for point in points:
+        if point.sensitivity == sensitivity:
+            return point
+    known = ", ".join(f"{point.sensitivity:g}" for point in points) or "none"
+    raise LesionsError(
+        f"--sensitivity {sensitivity:g}: {card.network.title} has thresholds for {target} lesions "
+        f"with sensitivities {known}."
+    )
 
 
 def check_output(path: Path, photos: Sequence[Path]) -> None:
@@ -116,7 +174,7 @@ def check_output(path: Path, photos: Sequence[Path]) -> None:
     if path.is_dir():
         raise LesionsError(f"{path}: is a folder. Give the name of a file.")
     if path.exists():
-        header = ",".join(COLUMNS).encode()
+        header = ",".join(COLUMNS[:3]).encode()
         if not path.is_file() or not path.read_bytes().startswith(header):
             raise LesionsError(f"{path}: exists, and is not a file of predictions. Name another.")
 
@@ -190,7 +248,8 @@ def _as_line(row: dict[str, Any]) -> str:
     """Lay out a row as one line of text: the three most probable diagnoses and the flags."""
     best = sorted(CODES, key=lambda code: -row[code])[:3]
     top = "  ".join(f"{code:5} {row[code]:.3f}" for code in best)
-    flags = "  low confidence" * row["low_confidence"]
+    flags = "  refer" * row.get("refer", False)
+    flags += "  low confidence" * row["low_confidence"]
     flags += "  out of distribution" * row["out_of_distribution"]
     return f"{row['photo']}  {top}  malignant {row['malignant']:.3f}{flags}"
 
@@ -219,15 +278,17 @@ def export(
     int8: Annotated[
         bool, typer.Option(help="Also write 8-bit integers, and compare both.")
     ] = False,
+    decision: Rule = None,
 ) -> None:
     """Write a model as ONNX, with normalisation inside, and compare it with torch."""
     source = find_model(model)
     target = out or source.with_suffix(".onnx")
     if target.suffix != ".onnx":
         raise LesionsError(f"{target}: an ONNX file ends in .onnx. Name another --out.")
-    print(export_onnx(source, target))
+    chosen, _ = rule(decision, None)
+    print(export_onnx(source, target, chosen))
     if int8:
-        print(export_int8(source, target))
+        print(export_int8(source, target, chosen))
 
 
 def demo(
@@ -236,6 +297,8 @@ def demo(
         typer.Argument(help="Models, as for predict; by default all in params.yaml."),
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    decision: Rule = None,
+    views: Views = None,
 ) -> None:
     """Serve a page, on this computer only, that shows each of MODELS' predictions for a photo."""
     try:
@@ -256,7 +319,7 @@ def demo(
         except OSError as error:
             raise LesionsError(f"port {port}: {error.strerror}. Choose another: --port.") from None
         print("loading the models ...", file=sys.stderr, flush=True)
-        page = application(paths)
+        page = application(paths, *rule(decision, views))
         print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         # Ctrl-C waits at most a second for answers under way.
         config = uvicorn.Config(page, log_level="critical", timeout_graceful_shutdown=1)

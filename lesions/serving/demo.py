@@ -19,15 +19,17 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lesions.common.errors import LesionsError
+from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
 from lesions.dataset.photos import Pixels
+from lesions.networks.decision import Decision
 from lesions.reporting.heatmaps import grad_cam, overlay
 from lesions.reporting.templates import environment
 from lesions.serving.predictor import Predictor
 from lesions.sources.sample import render_photo
 
+SENSITIVITY = 0.90  # of the operating point that the page shows
 MAX_BYTES = 20_000_000  # of an upload; a photo of HAM10000 has 257,000
 # The page uses only its own content, and no other site can frame it or learn of it.
 HEADERS = {
@@ -73,7 +75,13 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
     return {
         "title": predictor.classifier.card.network.title,
         "probabilities": dict(zip(CODES, probabilities, strict=True)),
+        "predicted": CODES[prediction.predicted],
         "malignant": round(prediction.malignant, 4),
+        "referral": {
+            point.target: prediction.reaches(point)
+            for point in predictor.classifier.card.operating_points
+            if point.sensitivity == SENSITIVITY
+        },
         "low_confidence": prediction.low_confidence,
         "out_of_distribution": prediction.out_of_distribution,
         "milliseconds": round(1000 * seconds),
@@ -95,13 +103,19 @@ def _example(code: str) -> bytes:
     return file.getvalue()
 
 
-def application(paths: list[Path]) -> Starlette:
+def application(
+    paths: list[Path], decision: Decision = "most-probable", views: int = 1
+) -> Starlette:
     """Make the web application for some model files.
+
+    Args:
+        paths: the model files.
+        decision, views: as for `Predictor`.
 
     Raises:
         LesionsError: one of them is missing or not a model file.
     """
-    predictors = [Predictor(path) for path in paths]
+    predictors = [Predictor(path, "auto", decision, views) for path in paths]
     # One photo at a time: decoding 80 megapixels takes 320 MB, and torch uses all cores anyway.
     one_at_a_time = asyncio.Lock()
     page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
@@ -110,7 +124,12 @@ def application(paths: list[Path]) -> Starlette:
 
     async def home(_: Request) -> Response:
         return HTMLResponse(
-            page.render(diagnoses=DIAGNOSES, synthetic=synthetic, max_bytes=MAX_BYTES)
+            page.render(
+                diagnoses=DIAGNOSES,
+                synthetic=synthetic,
+                max_bytes=MAX_BYTES,
+                sensitivity=round(100 * SENSITIVITY),
+            )
         )
 
     async def example(request: Request) -> Response:
@@ -138,6 +157,10 @@ def application(paths: list[Path]) -> Starlette:
             return JSONResponse(found)
         except LesionsError as error:
             return _refused(safe_text(str(error)), 400)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return _refused(safe_text(str(out_of_memory(error))), 503)
         except ClientDisconnect:
             return _refused("the upload was interrupted", 400)
 

@@ -21,6 +21,7 @@ from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray, Pixels
 from lesions.networks import key_metrics, model_file
 from lesions.networks.classifier import Classifier
+from lesions.networks.decision import Decision
 from lesions.networks.hardware import Hardware
 from lesions.sources.sample import render_photo
 
@@ -41,15 +42,16 @@ class _EndToEnd(nn.Module):
         card = classifier.card
         self.network = classifier.network.to(memory_format=torch.contiguous_format)
         self.temperature = card.temperature
+        self.bias = nn.Buffer(torch.tensor(card.bias))
         self.mean = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1))
         self.std = nn.Buffer(torch.tensor(card.std).view(1, 3, 1, 1))
 
     def forward(self, photos: Tensor) -> Tensor:
         logits = self.network((photos - self.mean) / self.std)
-        return torch.softmax(logits / self.temperature, dim=1)
+        return torch.softmax(logits / self.temperature + self.bias, dim=1)
 
 
-def export_onnx(source: Path, target: Path) -> str:
+def export_onnx(source: Path, target: Path, decision: Decision) -> str:
     """Write a model as ONNX and compare it with torch on test photos.
 
     The graph takes `photos`, (b, 3, s, s) float32 RGB in [0, 1] with any b, and returns
@@ -58,6 +60,7 @@ def export_onnx(source: Path, target: Path) -> str:
     Args:
         source: the model file.
         target: the ONNX file.
+        decision: noted in its metadata, for the program that uses it.
 
     Returns:
         Lines to print: the largest difference, and the latency of both at batch sizes 1 and 32.
@@ -89,7 +92,8 @@ def export_onnx(source: Path, target: Path) -> str:
     )
     assert program is not None
     model = program.model_proto
-    metadata = {"classes": json.dumps(CODES), "temperature": str(card.temperature)}
+    # The card has the rest: prevalence, operating points, flags.
+    metadata = {"classes": json.dumps(CODES), "decision": decision}
     onnx.helper.set_model_props(model, {**metadata, "card": card.model_dump_json()})
 
     # Compare with torch; keep the file only if both agree.
@@ -117,7 +121,7 @@ def export_onnx(source: Path, target: Path) -> str:
     return "\n".join(lines)
 
 
-def export_int8(source: Path, target: Path) -> str:
+def export_int8(source: Path, target: Path, decision: Decision) -> str:
     """Write an ONNX file of 8-bit integers next to `target` and compare both on the test set.
 
     Static quantisation by onnxruntime, one scale per channel, ranges from training photos.
@@ -125,6 +129,7 @@ def export_int8(source: Path, target: Path) -> str:
     Args:
         source: the model file.
         target: the ONNX file that `export_onnx` wrote.
+        decision: which diagnosis to predict, given the probabilities.
 
     Returns:
         Lines to print: size, latency at batch size 1, and the key metrics of both.
@@ -134,7 +139,8 @@ def export_int8(source: Path, target: Path) -> str:
 
     # Training photos for the ranges.
     small = target.with_suffix(".int8.onnx")
-    size = model_file.read_card(source).image_size
+    card = model_file.read_card(source)
+    size = card.image_size
     array, train = _read_subset(size, "data/split/train.csv")
     chosen = array.rows(train["image_id"].sample(min(CALIBRATION, len(train)), random_state=0))
 
@@ -164,8 +170,11 @@ def export_int8(source: Path, target: Path) -> str:
     for path in (target, small):
         session = open_session(path)
         batches = np.split(rows, range(BATCH_SIZE, len(rows), BATCH_SIZE))
-        probabilities = [predict_onnx(session, _to_float(array.images[part])) for part in batches]
-        metrics[path.name] = key_metrics.rounded_key_metrics(np.concatenate(probabilities), labels)
+        probabilities = np.concatenate(
+            [predict_onnx(session, _to_float(array.images[part])) for part in batches]
+        )
+        predicted = card.decide(probabilities, decision)
+        metrics[path.name] = key_metrics.rounded_key_metrics(probabilities, predicted, labels)
         one = _to_float(array.images[rows[:1]])
         latency[path.name] = _milliseconds(partial(predict_onnx, session), one)
     table = pd.DataFrame(metrics)

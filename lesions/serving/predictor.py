@@ -12,11 +12,12 @@ import torch
 
 from lesions.common.errors import LesionsError
 from lesions.common.threads import thread_pool
-from lesions.dataset.diagnoses import CODES, MALIGNANT
 from lesions.dataset.photos import ENDINGS, Pixels, decode, read_file
 from lesions.networks import hardware, model_file, out_of_distribution
 from lesions.networks.augmentation import to_float
-from lesions.networks.inference import BATCH_SIZE
+from lesions.networks.decision import Decision
+from lesions.networks.inference import BATCH_SIZE, logits_and_features
+from lesions.networks.operating_points import OperatingPoint, Target, score
 from lesions.sources.files import looks_like_photo, walk
 
 
@@ -77,18 +78,22 @@ class Prediction(NamedTuple):
     """A model's prediction for one photo."""
 
     probabilities: npt.NDArray[np.float64]  # (7,), calibrated
+    predicted: int  # the index of the diagnosis, by the predictor's decision
     low_confidence: bool  # less confident than for 95 % of its validation photos
     out_of_distribution: bool  # farther from its training photos than 95 % of validation photos
 
-    @property
-    def predicted(self) -> int:
-        """The most probable diagnosis, an index."""
-        return int(self.probabilities.argmax())
+    def score(self, target: Target) -> float:
+        """The probability of a target: of melanoma, or of all malignant diagnoses together."""
+        return float(score(self.probabilities[None], target)[0])
 
     @property
     def malignant(self) -> float:
         """The probability of all malignant diagnoses together."""
-        return float(sum(self.probabilities[CODES.index(code)] for code in MALIGNANT))
+        return self.score("malignant")
+
+    def reaches(self, point: OperatingPoint) -> bool:
+        """Whether the photo is at or above a threshold: to be referred."""
+        return self.score(point.target) >= point.threshold
 
 
 class PhotoResult(NamedTuple):
@@ -103,12 +108,26 @@ class PhotoResult(NamedTuple):
 class Predictor:
     """A model that predicts photos from the same pixels as those it was trained on."""
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        """Load a model file onto a device (`auto`, `cpu`, `cuda`, `mps`)."""
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        decision: Decision = "most-probable",
+        views: int = 1,
+    ) -> None:
+        """Load a model file.
+
+        Args:
+            path: the file.
+            device: as the parameter: `auto`, `cpu`, `cuda`, `mps`.
+            decision: which diagnosis to predict, given the probabilities.
+            views: how many mirrored views to average, 1 or 4.
+        """
         trained_in = model_file.read_card(path).precision
         precision = "auto" if trained_in in hardware.AUTOCAST else trained_in
         model = model_file.load(path, hardware.set_up(device, precision, deterministic=True))
         self.classifier, self._subspace = model.classifier, model.subspace
+        self._decision, self._views = decision, views
 
     def decode(self, data: bytes, name: str) -> Pixels:
         """Decode a photo like the training photos: (s, s, 3) uint8.
@@ -127,18 +146,21 @@ class Predictor:
         classifier, card = self.classifier, self.classifier.card
         with torch.inference_mode():
             on_device = torch.from_numpy(photos).to(classifier.device)
-            logits, features = classifier.logits_and_features(to_float(on_device))
+            images = to_float(on_device)
+            logits, features = logits_and_features(classifier, images, self._views)
         probabilities = classifier.probabilities(logits.cpu().numpy())
         if not np.isfinite(probabilities).all():
             raise LesionsError(f"{card.network.title}: a prediction is not finite: train it again.")
+        predicted = card.decide(probabilities, self._decision)
         distances = out_of_distribution.distances(features.cpu().numpy(), self._subspace)
         return [
             Prediction(
                 row,
+                int(index),
                 bool(row.max() < card.confidence_threshold),
                 bool(distance > card.distance_threshold),
             )
-            for row, distance in zip(probabilities, distances, strict=True)
+            for row, index, distance in zip(probabilities, predicted, distances, strict=True)
         ]
 
     def predict_files(self, paths: Sequence[Path]) -> Iterator[PhotoResult]:

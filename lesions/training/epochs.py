@@ -43,6 +43,7 @@ class Training:
     loader: PhotoLoader
     train: LabelledRows
     val: LabelledRows
+    val_weights: npt.NDArray[np.float64]  # (n,); those of a lesion sum to 1
     classifier: Classifier  # for validation: the network alone
     parallel: Classifier  # the same network, with gradients averaged over all processes
     optimizer: Optimizer

@@ -18,13 +18,16 @@ from lesions.common.errors import LesionsError, is_out_of_memory
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.photos import PhotoArray
+from lesions.dataset.splits import lesion_weights
 from lesions.networks import architectures, key_metrics, out_of_distribution
 from lesions.networks.batches import PhotoLoader, channel_statistics
-from lesions.networks.calibration import fit_temperature
+from lesions.networks.calibration import fit_calibration
 from lesions.networks.classifier import Classifier
+from lesions.networks.decision import fit_exponent
 from lesions.networks.hardware import Hardware, describe_device
 from lesions.networks.inference import run_inference
-from lesions.networks.model_card import ModelCard, versions
+from lesions.networks.model_card import UNFITTED, ModelCard, versions
+from lesions.networks.operating_points import fit_operating_points
 from lesions.training.checkpoints import Checkpoint, code_digest, fingerprint
 from lesions.training.epochs import LabelledRows, Training, train_one_epoch, validate
 from lesions.training.processes import Processes
@@ -44,7 +47,7 @@ class TrainingData(NamedTuple):
 
     photos: PhotoArray
     train: pd.DataFrame  # the balanced observations: image_id, dx; a photo may occur many times
-    val: pd.DataFrame  # the validation photos: image_id, dx
+    val: pd.DataFrame  # the validation photos: image_id, lesion_id, dx
 
 
 @dataclass
@@ -189,9 +192,7 @@ def set_up(
         image_size=data.photos.size,
         mean=mean,
         std=std,
-        temperature=1.0,
-        confidence_threshold=0.0,
-        distance_threshold=0.0,
+        **{**UNFITTED, "prevalence": prevalence(data.train)},
         weights=weights,
         seed=params.seed,
         recipe=params.model_dump(include=RECIPE),
@@ -217,6 +218,7 @@ def set_up(
         loader=loader,
         train=LabelledRows(train_rows, labels_of(data.train)),
         val=LabelledRows(val_rows, labels_of(data.val)),
+        val_weights=lesion_weights(data.val["lesion_id"]),
         classifier=classifier,
         parallel=parallel,
         optimizer=optimizer,
@@ -231,6 +233,12 @@ def check_batch_size(batch_size: int, processes: int) -> None:
             f"batch_size {batch_size} cannot be shared by {processes} devices, at least two photos "
             f"each: make it a multiple of {processes}, {2 * processes} or more, or change devices."
         )
+
+
+def prevalence(train: pd.DataFrame) -> tuple[float, ...]:
+    """Compute the share of each diagnosis among the training photos, each counted once."""
+    counts = train.drop_duplicates("image_id")["dx"].value_counts()
+    return tuple(round(float(counts.get(code, 0) / counts.sum()), 6) for code in CODES)
 
 
 def _device_name(device: torch.device, processes: Processes) -> str:
@@ -317,10 +325,12 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
     classifier.network.load_state_dict(best.state)
     card = classifier.card
 
-    # Calibrate the probabilities on validation.
-    logits = best.logits.numpy()
-    temperature = fit_temperature(logits, val.labels)
-    probabilities = classifier.probabilities(logits, temperature)
+    # On validation, where each lesion counts once: calibrate, and choose thresholds.
+    logits, weights = best.logits.numpy(), training.val_weights
+    calibration = fit_calibration(logits, val.labels, weights)
+    probabilities = calibration.probabilities(logits)
+    exponent = fit_exponent(probabilities, val.labels, np.array(card.prevalence), weights)
+    points = fit_operating_points(probabilities, val.labels, weights)
     confidence = probabilities.max(axis=1)
 
     # Find the subspace that the features of the training photos lie in.
@@ -331,10 +341,13 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
     subspace = out_of_distribution.fit_subspace(features)
     distances = out_of_distribution.distances(best.features.numpy(), subspace)
 
-    # The thresholds flag the least confident and the farthest 5 % of the validation photos.
+    # Two more thresholds flag the least confident and the farthest 5 % of the validation photos.
     fitted = {
         "device": "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device,
-        "temperature": temperature,
+        "temperature": calibration.temperature,
+        "bias": calibration.bias,
+        "prevalence_exponent": exponent,
+        "operating_points": points,
         "confidence_threshold": round(float(np.quantile(confidence, FLAGGED)), 6),
         "distance_threshold": round(float(np.quantile(distances, 1 - FLAGGED)), 6),
     }
@@ -343,7 +356,9 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
         subspace=subspace,
         card=card.model_copy(update=fitted),
         history=history_table(training, done),
-        metrics=key_metrics.rounded_key_metrics(probabilities, val.labels),
+        metrics=key_metrics.rounded_key_metrics(
+            probabilities, np.asarray(probabilities.argmax(axis=1)), val.labels
+        ),
         checkpoint=checkpoint,
     )
 

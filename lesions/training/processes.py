@@ -195,4 +195,5 @@ def process_group(device: torch.device) -> Iterator[Processes]:
         raise LesionsError(
             f"process {processes.rank} of {processes.world_size} lost its connection to another."
         ) from None
+    dist.barrier()  # with torch 2.6, the last one hangs if the others have already left
     dist.destroy_process_group()

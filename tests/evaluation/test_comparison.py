@@ -10,11 +10,11 @@ from lesions.evaluation.metrics import bootstrap, point_estimates
 from lesions.evaluation.predictions import Predictions
 
 
-def compared(one: Predictions, other: Predictions) -> tuple[Any, str]:
+def compared(one: Predictions, other: Predictions, start: str = "random") -> tuple[Any, str]:
     predictions = {"ResNet50": one, "MobileNetV2": other}
     samples = {name: bootstrap(own) for name, own in predictions.items()}
     table = compare(predictions, samples)
-    (sentence,) = verdicts(table, len(one.labels))
+    (sentence,) = verdicts(table, len(one.labels), {"ResNet50": "random", "MobileNetV2": start})
     return table.set_index("metric"), sentence
 
 
@@ -73,9 +73,23 @@ def test_four_metrics_are_compared(ahead: int, behind: int, significant: bool) -
     one = predictions_of(np.eye(7)[np.where(rows < behind, 2, 5)], labels)
     other = predictions_of(np.eye(7)[np.where(rows >= 1001 - ahead, 2, 5)], labels)
     table, sentence = compared(one, other)
-    assert table["low"]["accuracy"] > 0  # one metric alone would be significant
+    # The interval that is shown is the one that decides; 95 % alone would be significant.
+    assert (table["low"]["accuracy"] > 0) == significant
+    resamples = bootstrap(one)["accuracy"] - bootstrap(other)["accuracy"]
+    assert np.quantile(resamples, 0.025) > 0
     assert table["significant"]["accuracy"] == significant
     assert ("ResNet50 is better" in sentence) == significant
+
+
+def test_unequal_starts_are_a_condition_of_the_verdict() -> None:
+    labels = random_predictions().labels
+    good = predictions_of(np.eye(7)[labels] * 0.9 + 0.1 / 7, labels)
+    _, equal = compared(random_predictions(), good)
+    _, unequal = compared(random_predictions(), good, start="imagenet")
+    condition = "not start from equal weights (ResNet50: random, MobileNetV2: imagenet)"
+    assert condition in unequal
+    assert "equal weights" not in equal
+    assert "98.75 % interval" in equal
 
 
 def test_pairing_narrows_the_interval() -> None:

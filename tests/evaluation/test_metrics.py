@@ -3,6 +3,7 @@ import pytest
 from helpers import predictions_of, random_predictions
 from sklearn import metrics
 
+from lesions.evaluation.intervals import wilson_interval
 from lesions.evaluation.metrics import (
     TITLES,
     all_metrics,
@@ -96,12 +97,44 @@ def test_intervals_hold_the_value_and_shrink_with_more_photos() -> None:
 
 
 def test_photos_of_one_lesion_count_together() -> None:
-    labels = np.tile([4, 5], 50)
-    predicted = np.where(np.arange(100) < 40, labels, 2)
+    labels = np.tile([4, 5], 100)
+    predicted = np.where(np.arange(200) < 80, labels, 2)
     alone = predictions_of(np.eye(7)[predicted], labels)
-    fours = predictions_of(np.eye(7)[predicted], labels, [f"L{row // 4}" for row in range(100)])
+    fours = predictions_of(np.eye(7)[predicted], labels, [f"L{row // 4}" for row in range(200)])
     wide, narrow = (np.std(bootstrap(one)["accuracy"]) for one in (fours, alone))
     assert wide == pytest.approx(2 * narrow, rel=0.1)
+
+
+def test_too_few_lesions_have_no_interval() -> None:
+    few, some = random_predictions(29), random_predictions(40)
+    table = metric_table(few, bootstrap(few)).set_index("metric")
+    rest = table.drop("melanoma_sensitivity")  # Wilson's interval is right for any number
+    assert rest["low"].isna().all()
+    table = metric_table(some, bootstrap(some)).set_index("metric")
+    assert table["low"].notna()["accuracy"]
+    # Fewer than ten malignant lesions, although there are 40 in all.
+    rare = random_predictions(40)
+    rare = predictions_of(rare.probabilities, np.where(np.arange(40) < 9, 4, 5))
+    table = metric_table(rare, bootstrap(rare)).set_index("metric")
+    assert table["low"].isna()["malignant_auc"]
+
+
+def test_an_interval_without_width_is_not_shown() -> None:
+    labels = random_predictions().labels
+    perfect = predictions_of(np.eye(7)[labels] * 0.9 + 0.1 / 7, labels)
+    table = metric_table(perfect, bootstrap(perfect)).set_index("metric")
+    assert table.loc["roc_auc", "value"] == 1
+    assert table["low"].isna()["roc_auc"]
+
+
+def test_wilson_counts_what_the_photos_of_lesions_are_worth() -> None:
+    labels = np.full(40, 4)
+    predicted = np.where(np.arange(40) < 20, 4, 5)
+    lesions = [f"L{min(row, 30)}" for row in range(40)]  # the last ten are of one lesion
+    predictions = predictions_of(np.eye(7)[predicted], labels, lesions)
+    row = per_class_table(predictions).set_index("dx").loc["mel"]
+    expected = wilson_interval(0.5, 40**2 / (30 + 10**2))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
 
 
 def test_subgroups() -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import SUBSPACE, classifier_of, predictions_of, random_predictions
 
 from lesions.common.artifacts import write_csv
@@ -13,7 +14,10 @@ from lesions.evaluation.predictions import (
     majority_baseline,
     predict_test_set,
 )
+from lesions.networks.augmentation import to_float
 from lesions.networks.model_file import TrainedModel
+
+PREVALENCE = (0.01, 0.2, 0.2, 0.1, 0.1, 0.3, 0.09)
 
 
 def test_broken_probabilities_and_empty_sets_are_refused() -> None:
@@ -53,13 +57,23 @@ def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> N
     table = predictions_of(np.eye(7)[:6], np.arange(6)).photos
     write_csv(tmp_path / "image_ids.csv", table[["image_id"]])
     write_csv(tmp_path / "test.csv", table.iloc[[4, 1]])
-    model = TrainedModel(classifier_of(temperature=4.0), SUBSPACE)
-    found = predict_test_set(model, tmp_path, tmp_path / "test.csv")
+    model = TrainedModel(
+        classifier_of(temperature=4.0, prevalence=PREVALENCE, prevalence_exponent=1.0), SUBSPACE
+    )
+    found = predict_test_set(model, tmp_path, tmp_path / "test.csv", "balanced", 4)
     assert list(found.photos["image_id"]) == ["P4", "P1"]
     assert found.labels.tolist() == [4, 1]
+    # The mean logits of four mirrored views, decided by the card's rule.
+    photos = to_float(torch.from_numpy(np.load(tmp_path / "images.npy")[[4, 1]]))
+    views = [photos, photos.flip(2), photos.flip(3), photos.flip(2, 3)]
+    with torch.inference_mode():
+        logits = torch.stack([model.classifier.logits(view.clone()) for view in views]).mean(0)
+    expected = model.classifier.probabilities(logits.numpy())
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert found.predicted.tolist() == model.classifier.card.decide(expected, "balanced").tolist()
     assert found.distances is not None
     assert found.distances.shape == (2,)
     assert (found.probabilities.max(axis=1) < found.uncalibrated.max(axis=1)).all()
     other = TrainedModel(classifier_of(image_size=64), SUBSPACE)
     with pytest.raises(LesionsError, match="photos of 32 px, but MobileNetV2 was trained with 64"):
-        predict_test_set(other, tmp_path, tmp_path / "test.csv")
+        predict_test_set(other, tmp_path, tmp_path / "test.csv", "balanced", 1)

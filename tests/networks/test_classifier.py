@@ -26,9 +26,10 @@ def test_photos_are_normalised_by_the_card() -> None:
     torch.testing.assert_close(classifier.logits(images), by_hand, atol=1e-5, rtol=1e-5)
 
 
-def test_the_temperature_divides_the_logits() -> None:
+def test_the_card_calibrates_the_logits() -> None:
     logits = np.array([[2.0, 0, 0, 0, 0, 0, 0]], np.float32)
     classifier = classifier_of(temperature=2.0)
     assert classifier.probabilities(logits)[0, 0] == pytest.approx(np.e / (np.e + 6))
-    assert classifier.probabilities(logits, temperature=1)[0, 0] > 0.5
+    classifier = classifier_of(temperature=2.0, bias=(-1.0, 0, 0, 0, 0, 0, 0))
+    assert classifier.probabilities(logits)[0, 0] == pytest.approx(1 / 7)
     assert classifier.probabilities(logits).sum() == pytest.approx(1)

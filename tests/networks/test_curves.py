@@ -15,16 +15,6 @@ def test_area_against_scikit_learn_with_ties_and_weights() -> None:
         assert value == pytest.approx(expected)
 
 
-def test_specificity_at_a_sensitivity_by_hand() -> None:
-    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    cases = np.array([True, False, True, False, False, False])
-    one = curve(scores, cases, np.ones((1, 6)))
-    assert one.specificity_at(0.5) == [1.0]
-    assert one.specificity_at(0.9) == [0.75]
-    assert one.specificity_at(1.0) == [0.75]
-
-
 def test_without_cases_everything_is_undefined() -> None:
     one = curve(np.array([0.1, 0.2]), np.array([False, False]), np.ones((1, 2)))
     assert np.isnan(one.area()).all()
-    assert np.isnan(one.specificity_at(0.9)).all()

@@ -41,6 +41,10 @@ def no_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.empty(1, device=CUDA)
+        except RuntimeError:
+            pytest.skip("this torch cannot make tensors of a GPU that is not there")
         yield
 
 

@@ -9,9 +9,10 @@ from lesions.networks import key_metrics
 def test_key_metrics_against_scikit_learn_weighted() -> None:
     predictions = random_predictions()
     labels, probabilities = predictions.labels, predictions.probabilities
-    predicted = predictions.predicted
+    # The decision need not be the most probable diagnosis.
+    predicted = np.where(predictions.predicted == 5, 4, predictions.predicted)
     weights = np.random.default_rng(1).integers(0, 4, (3, len(labels))).astype(float)
-    found = key_metrics.key_metrics(probabilities, labels, weights)
+    found = key_metrics.key_metrics(probabilities, predicted, labels, weights)
     assert tuple(found) == key_metrics.NAMES
     for row, weight in enumerate(weights):
         w = {"sample_weight": weight}
@@ -30,16 +31,20 @@ def test_key_metrics_against_scikit_learn_weighted() -> None:
 
 def test_the_json_is_flat_and_rounded() -> None:
     predictions = random_predictions()
-    found = key_metrics.rounded_key_metrics(predictions.probabilities, predictions.labels)
+    found = key_metrics.rounded_key_metrics(
+        predictions.probabilities, predictions.predicted, predictions.labels
+    )
     assert tuple(found) == key_metrics.NAMES
     accuracy = (predictions.predicted == predictions.labels).mean()
     assert found["accuracy"] == round(accuracy, 4)
 
 
 def test_a_diagnosis_that_does_not_occur_has_no_metric() -> None:
-    found = key_metrics.rounded_key_metrics(np.eye(7)[[5, 4, 2, 2]], np.array([5, 5, 2, 2]))
+    predicted = np.array([5, 4, 2, 2])
+    found = key_metrics.rounded_key_metrics(np.eye(7)[predicted], predicted, np.array([5, 5, 2, 2]))
     assert "melanoma_sensitivity" not in found
     assert found["balanced_accuracy"] == 0.75
-    alone = key_metrics.rounded_key_metrics(np.eye(7)[[5, 5]], np.array([5, 5]))
+    nevi = np.array([5, 5])
+    alone = key_metrics.rounded_key_metrics(np.eye(7)[nevi], nevi, nevi)
     assert alone["accuracy"] == 1
     assert "roc_auc" not in alone

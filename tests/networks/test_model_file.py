@@ -60,7 +60,7 @@ def test_another_network_than_expected(file: Path) -> None:
 def test_a_file_of_another_format_names_both(file: Path) -> None:
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE, card_of(format=1))
-    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 2"):
+    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 3"):
         model_file.load(file, FP32)
 
 

@@ -4,16 +4,22 @@ import numpy as np
 from helpers import PARAMS, card_of, random_predictions
 
 from lesions.evaluation import metrics
+from lesions.networks.operating_points import OperatingPoint
 from lesions.reporting.model_cards import write_card
 from lesions.reporting.templates import number
+
+POINT = OperatingPoint(
+    target="melanoma", sensitivity=0.9, threshold=0.2, lesions=42, low=0.77, high=0.96
+)
 
 
 def written(source: str) -> str:
     distances = np.repeat([0.6, 0.4], [75, 225])
     predictions = replace(random_predictions(), distances=distances)
     recipe = {"source": source, "lr": 0.001, "augment": PARAMS.augment.model_dump()}
-    tables = metrics.all_tables(predictions, metrics.bootstrap(predictions))
-    return write_card(card_of(recipe=recipe), tables, predictions)
+    card = card_of(recipe=recipe, bias=(0.5, 0, 0, 0, 0, 0, 0), operating_points=(POINT,))
+    tables = metrics.all_tables(predictions, metrics.bootstrap(predictions), card)
+    return write_card(card, tables, predictions, "most-probable")
 
 
 def test_the_card_has_results_limits_and_licence() -> None:
@@ -27,6 +33,10 @@ def test_the_card_has_results_limits_and_licence() -> None:
     assert f"{100 * low:.1f} % get\nthe flag low confidence" in text
     assert "25.0 % the flag out of distribution" in text
     assert "hue: 0.1" in text
+    assert "(akiec 0.500, bcc 0.000" in text
+    assert "| most-probable | accuracy |" in text
+    assert "| balanced | melanoma sensitivity |" in text
+    assert "| melanoma | 0.90 | 0.200 | 0.770 to 0.960 |" in text
     mel = metrics.per_class_table(random_predictions()).set_index("dx").loc["mel"]
     assert f"| mel | {mel['photos']:.0f} | {mel['sensitivity']:.3f} |" in text
     for word in ("Not a medical device", "CC BY-NC 4.0", "## Subgroups", "## Limits"):

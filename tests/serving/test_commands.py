@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import requests
 import torch
-from helpers import CHROMIUM, FP32, PARAMS, ROOT, card_of, network_of, python
+from helpers import CHROMIUM, FP32, PARAMS, ROOT, card_of, change_params, network_of, python
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -28,11 +28,18 @@ from lesions.common.names import unescape
 from lesions.dataset.diagnoses import CODES
 from lesions.networks import model_file
 from lesions.networks.inference import BATCH_SIZE
+from lesions.networks.operating_points import TARGETS, OperatingPoint
 from lesions.serving import onnx_export
 from lesions.serving.commands import heatmap_files
 from lesions.serving.predictor import Prediction, Predictor, find_photos
 
 SIZE = 64
+POINTS = tuple(
+    OperatingPoint(
+        target=target, sensitivity=0.9, threshold=threshold, lesions=9, low=0.5, high=0.99
+    )
+    for target, threshold in zip(TARGETS, (0.9, 0.0), strict=True)  # never and always reached
+)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 
 
@@ -49,7 +56,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Path:
         # Without directions every photo has a distance of 1 from a mean of 0.
         width, threshold = (2048, 1.1) if name == "resnet50" else (1280, 0.9)
         thresholds = {"confidence_threshold": 0.9, "distance_threshold": threshold}
-        card = card_of(name, image_size=SIZE, temperature=2.0, **thresholds)
+        fitted = {"temperature": 2.0, "bias": (0, 0, 0, 0, 0, 1.0, 0), "operating_points": POINTS}
+        rule = {"prevalence": (0.001, *(0.166,) * 5, 0.169), "prevalence_exponent": 1.0}
+        card = card_of(name, image_size=SIZE, **thresholds, **fitted, **rule)
         state, subspace = network_of(name).state_dict(), np.zeros((1, width), np.float32)
         model_file.save(folder / f"models/{name}.safetensors", state, subspace, card)
     predictor = Predictor(folder / "models/mobilenetv2.safetensors", "cpu")
@@ -296,11 +305,56 @@ def test_batches_in_order_around_a_bad_photo(place: Path, raw: Path, tmp_path: P
     assert all(one.prediction is not None for one in found if not one.error)
 
 
+@pytest.mark.parametrize(("target", "referred"), [("malignant", True), ("melanoma", False)])
+def test_referrals_by_a_threshold_of_the_model_card(
+    place: Path, raw: Path, tmp_path: Path, target: str, referred: bool
+) -> None:
+    photo = str(sorted((raw / "images").iterdir())[0])
+    command = ["predict", photo, "--sensitivity", ".9", "--target", target]
+    out = tmp_path / "predictions.csv"
+    for _ in range(2):  # its own file may be replaced
+        assert lesions(*command, "--csv", str(out), folder=place).returncode == 0
+    table = pd.read_csv(out)
+    assert list(table.columns)[:4] == ["photo", "predicted", "malignant", "refer"]
+    assert table["refer"].tolist() == [referred]
+    assert json.loads(lesions(*command, "--json", folder=place).stdout)["refer"] is referred
+    assert ("  refer" in lesions(*command, folder=place).stdout) is referred
+
+
+def test_a_sensitivity_without_a_threshold_is_refused(place: Path, raw: Path) -> None:
+    result = lesions("predict", str(raw / "images"), "--sensitivity", ".5", folder=place)
+    assert result.returncode == 1
+    expected = "error: --sensitivity 0.5: MobileNetV2 has thresholds for malignant lesions with "
+    assert result.stderr.startswith(expected + "sensitivities 0.9.")
+
+
+def test_the_decision_is_that_of_params_yaml_or_as_asked(
+    place: Path, raw: Path, tmp_path: Path
+) -> None:
+    photo = str(sorted((raw / "images").iterdir())[0])
+    model = ["--model", str(place / "models/mobilenetv2.safetensors"), "--json"]
+
+    def predicted(folder: Path, *options: str) -> str:
+        result = lesions("predict", photo, *model, *options, folder=folder)
+        assert result.returncode == 0, result.stderr
+        return str(json.loads(result.stdout)["predicted"])
+
+    assert predicted(tmp_path) == predicted(place) != "akiec"
+    # akiec is so rare that `balanced` always predicts it.
+    assert predicted(tmp_path, "--decision", "balanced") == "akiec"
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    change_params(tmp_path / "params.yaml", decision="balanced", views=4)
+    assert predicted(tmp_path) == "akiec"
+    assert predicted(tmp_path, "--decision", "most-probable") != "akiec"
+    result = lesions("predict", photo, "--views", "2", folder=place)
+    assert "--views 2: must be 1 or 4" in result.stderr
+
+
 def test_a_prediction_by_hand() -> None:
     probabilities = np.array([0.1, 0.2, 0, 0, 0.4, 0.3, 0])
-    prediction = Prediction(probabilities, low_confidence=False, out_of_distribution=False)
+    prediction = Prediction(probabilities, 4, low_confidence=False, out_of_distribution=False)
     assert prediction.malignant == pytest.approx(0.7)
-    assert CODES[prediction.predicted] == "mel"
+    assert prediction.score("melanoma") == pytest.approx(0.4)
 
 
 def test_flags(place: Path) -> None:
@@ -325,7 +379,10 @@ def test_export_agrees_with_torch_and_compares_int8(place: Path) -> None:
     session = onnxruntime.InferenceSession(whole)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == list(CODES)
-    assert float(metadata["temperature"]) == 2.0
+    card = json.loads(metadata["card"])
+    assert card["temperature"] == 2.0
+    assert card["bias"][5] == 1.0
+    assert metadata["decision"] == "most-probable"
     photos = np.load(place / "data/resized/images.npy")[:5]
     unit = photos.transpose(0, 3, 1, 2).astype(np.float32) / 255
     path = place / "models/mobilenetv2.safetensors"
@@ -351,7 +408,7 @@ def test_an_export_that_differs_leaves_what_was(
     with pytest.raises(
         LesionsError, match=r"model\.onnx: probabilities of 7 synthetic photos differ"
     ):
-        onnx_export.export_onnx(place / "models/mobilenetv2.safetensors", out)
+        onnx_export.export_onnx(place / "models/mobilenetv2.safetensors", out, "most-probable")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert out.read_text() == "the last good one"
 

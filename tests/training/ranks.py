@@ -43,8 +43,9 @@ def main(folder: Path) -> None:
         return self
 
     params = PARAMS.model_copy(update=changes)
+    ids = [f"P{k:02}" for k in range(28)]
     rows = pd.DataFrame(
-        {"image_id": [f"P{k:02}" for k in range(28)], "dx": [CODES[k % 7] for k in range(28)]}
+        {"image_id": ids, "lesion_id": ids, "dx": [CODES[k % 7] for k in range(28)]}
     )
     data = loop.TrainingData(PhotoArray(folder), rows.iloc[:21], rows.iloc[21:])
     with (

@@ -29,6 +29,7 @@ def train(folder: Path, model: str, **changes: Any) -> loop.Trained:
     rows = pd.DataFrame({"image_id": [f"P{k:03}" for k in range(120)]})
     np.save(folder / "images.npy", rng.integers(0, 256, (120, 64, 64, 3), dtype=np.uint8))
     write_csv(folder / "image_ids.csv", rows)
+    rows["lesion_id"] = rows["image_id"]
     rows["dx"] = [CODES[k % 7] for k in range(120)]
     data = loop.TrainingData(PhotoArray(folder), rows.iloc[:100], rows.iloc[100:])
     params = PARAMS.model_copy(update={"image_size": 64, "epochs": 2, "device": "cuda", **changes})

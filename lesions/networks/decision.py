@@ -1,0 +1,69 @@
+"""The decision: which diagnosis to predict, given calibrated probabilities."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from lesions.dataset.diagnoses import Labels
+from lesions.networks.key_metrics import confusion_matrices, mean_of_known, sensitivities
+
+Floats = npt.NDArray[np.floating]
+Decision = Literal["most-probable", "balanced"]
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+EXPONENTS = np.linspace(0, 1, 11)
+
+
+def decide(
+    probabilities: Floats, decision: Decision, prevalence: Floats, exponent: float
+) -> Labels:
+    """Predict a diagnosis for each photo.
+
+    `most-probable` is right most often. `balanced` takes the largest ratio of probability to
+    prevalence: with the exponent 1 that is Bayes' rule for balanced accuracy, if the probabilities
+    are right (Menon et al. 2021, Long-tail learning via logit adjustment, arXiv 2007.07314). A
+    smaller exponent trusts the probabilities of rare diagnoses less; with 0 both rules agree.
+
+    Args:
+        probabilities: (n, classes), rows sum to 1.
+        decision: the rule.
+        prevalence: (classes,) the share of each diagnosis.
+        exponent: of the prevalence, from `fit_exponent`.
+
+    Returns:
+        (n,) class indices.
+
+    >>> probabilities = np.array([[0.3, 0.7]])
+    >>> prevalence = np.array([0.1, 0.9])
+    >>> decide(probabilities, "most-probable", prevalence, 1.0).tolist()
+    [1]
+    >>> decide(probabilities, "balanced", prevalence, 1.0).tolist()
+    [0]
+    """
+    if decision == "most-probable":
+        return np.asarray(probabilities.argmax(axis=1))
+    # A diagnosis that training did not have cannot be predicted.
+    known = prevalence > 0
+    ratios = np.where(known, probabilities / np.where(known, prevalence, 1) ** exponent, 0)
+    return np.asarray(ratios.argmax(axis=1))
+
+
+def fit_exponent(
+    probabilities: Floats, labels: Labels, prevalence: Floats, weights: Floats
+) -> float:
+    """Find the exponent of the prevalence with the highest balanced accuracy on validation photos.
+
+    Args:
+        probabilities, labels: of n photos.
+        prevalence: (classes,) as for `decide`.
+        weights: (n,) how much each photo counts.
+
+    Returns:
+        One of EXPONENTS; the smallest of equally good ones.
+    """
+    scores = []
+    for exponent in EXPONENTS:
+        predicted = decide(probabilities, "balanced", prevalence, exponent)
+        confusion = confusion_matrices(predicted, labels, weights[None])
+        scores.append(mean_of_known(sensitivities(confusion))[0])
+    return round(float(EXPONENTS[int(np.argmax(scores))]), 6)
