@@ -113,13 +113,14 @@ def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
         *("Loss", "Accuracy", "Precision and recall", "Metrics", "Differences"),
         *("Confusion matrices", "ROC curves", "Reliability: how", "Accuracy in subgroups"),
         *("Sensitivity of each diagnosis", "ResNet50: weighted F1, which"),
+        *("Decisions", "Operating points", "Net benefit", "Selective prediction"),
         "MobileNetV2: confidence of correct and wrong predictions",
     ):
         assert title in page
     assert "make report" in page
     shown = json.loads(dvc(project, "plots", "show", "--json"))["data"]
     kinds = [plot["type"] for plots in shown.values() for plot in plots]
-    assert (kinds.count("vega"), kinds.count("image")) == (14, 3)
+    assert (kinds.count("vega"), kinds.count("image")) == (18, 3)
 
 
 def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:

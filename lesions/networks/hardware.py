@@ -128,9 +128,8 @@ def pick_precision(name: str, device: torch.device) -> Precision:
         return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
     if device.type != "cpu":
         return "fp32"
-    capabilities: dict[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # torch 2.6 lacks it
+    # torch 2.7 cannot say what the processor has: fp32 then.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return "bf16" if fast else "fp32"
 

@@ -62,7 +62,7 @@ class ModelCard(BaseModel):
     # Fitted on validation: the logits are divided by the temperature, then the bias is added.
     temperature: Annotated[float, Field(ge=0.05, le=20)]
     bias: PerClass
-    prevalence: PerClass  # share of each diagnosis among the training photos, before balancing
+    prevalence: PerClass  # share of each diagnosis among the validation lesions
     prevalence_exponent: Annotated[float, Field(ge=0, le=1)]  # of the decision `balanced`
     operating_points: tuple[OperatingPoint, ...]
     # Reached by the highest probability of 95 % of the validation photos.

@@ -192,7 +192,7 @@ def set_up(
         image_size=data.photos.size,
         mean=mean,
         std=std,
-        **{**UNFITTED, "prevalence": prevalence(data.train)},
+        **UNFITTED,
         weights=weights,
         seed=params.seed,
         recipe=params.model_dump(include=RECIPE),
@@ -233,12 +233,6 @@ def check_batch_size(batch_size: int, processes: int) -> None:
             f"batch_size {batch_size} cannot be shared by {processes} devices, at least two photos "
             f"each: make it a multiple of {processes}, {2 * processes} or more, or change devices."
         )
-
-
-def prevalence(train: pd.DataFrame) -> tuple[float, ...]:
-    """Compute the share of each diagnosis among the training photos, each counted once."""
-    counts = train.drop_duplicates("image_id")["dx"].value_counts()
-    return tuple(round(float(counts.get(code, 0) / counts.sum()), 6) for code in CODES)
 
 
 def _device_name(device: torch.device, processes: Processes) -> str:
@@ -329,7 +323,8 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
     logits, weights = best.logits.numpy(), training.val_weights
     calibration = fit_calibration(logits, val.labels, weights)
     probabilities = calibration.probabilities(logits)
-    exponent = fit_exponent(probabilities, val.labels, np.array(card.prevalence), weights)
+    prevalence = np.bincount(val.labels, weights, len(CODES)) / weights.sum()
+    exponent = fit_exponent(probabilities, val.labels, prevalence, weights)
     points = fit_operating_points(probabilities, val.labels, weights)
     confidence = probabilities.max(axis=1)
 
@@ -346,6 +341,7 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
         "device": "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device,
         "temperature": calibration.temperature,
         "bias": calibration.bias,
+        "prevalence": tuple(prevalence.round(6).tolist()),
         "prevalence_exponent": exponent,
         "operating_points": points,
         "confidence_threshold": round(float(np.quantile(confidence, FLAGGED)), 6),

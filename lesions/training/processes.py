@@ -79,7 +79,7 @@ class Processes:
         # Buffers need no broadcast before every step: SyncBatchNorm keeps them equal, and elsewhere
         # `broadcast_buffers` takes the main process's before validation.
         ddp = nn.parallel.DistributedDataParallel
-        newer = "forward_sync_buffers" in inspect.signature(ddp).parameters  # not in torch 2.6
+        newer = "forward_sync_buffers" in inspect.signature(ddp).parameters  # not in 2.7
         no_sync: dict[str, Any] = {"forward_sync_buffers" if newer else "broadcast_buffers": False}
         parallel: nn.Module = ddp(network, gradient_as_bucket_view=True, **no_sync)
         return parallel
@@ -195,5 +195,5 @@ def process_group(device: torch.device) -> Iterator[Processes]:
         raise LesionsError(
             f"process {processes.rank} of {processes.world_size} lost its connection to another."
         ) from None
-    dist.barrier()  # with torch 2.6, the last one hangs if the others have already left
+    dist.barrier()  # with older versions, the last one hangs if the others have already left
     dist.destroy_process_group()

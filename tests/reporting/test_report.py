@@ -84,7 +84,7 @@ def test_results_of_other_models_are_refused(
     for name in ("resnet50", "mobilenetv2"):
         state, subspace = network_of(name).state_dict(), SUBSPACE
         model_file.save(Path(f"models/{name}.safetensors"), state, subspace, card_of(name))
-    for name in ("metrics", "per_class", "comparison"):
+    for name in ("metrics", "per_class", "comparison", "operating_points"):
         write_csv(Path(f"plots/{name}.csv"), pd.DataFrame({"model": ["MobileNetV2"]}))
     with pytest.raises(LesionsError, match=r"of MobileNetV2, not of MobileNetV2, ResNet50\. `dvc"):
         build_report(["resnet50", "mobilenetv2"], [])
