@@ -107,7 +107,8 @@ def prepare(folder: Path, params: Params, photos: Path | None, deadline: Deadlin
         dx = np.repeat(list(TRAINING_PHOTOS), list(TRAINING_PHOTOS.values()))
         ids = pd.read_csv(folder / "data/resized/image_ids.csv")["image_id"]
         train = pd.DataFrame({"image_id": ids[:total], "dx": dx})
-        val = pd.DataFrame({"image_id": ids[total:], "dx": np.resize(CODES, len(ids) - total)})
+        val_dx = np.resize(CODES, len(ids) - total)
+        val = pd.DataFrame({"image_id": ids[total:], "lesion_id": ids[total:], "dx": val_dx})
         write_csv(folder / "data/split/val.csv", val)
         write_csv(folder / "data/balanced/train.csv", balance(train, params.balance)[0])
     rows = pd.read_csv(folder / "data/balanced/train.csv")

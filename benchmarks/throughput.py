@@ -102,7 +102,8 @@ def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
         array[start : start + len(photos)] = photos[: count - start]
     array.flush()
     ids = [f"P{row:06}" for row in range(count)]
-    table = pd.DataFrame({"image_id": ids, "dx": [CODES[row % 7] for row in range(count)]})
+    dx = [CODES[row % 7] for row in range(count)]
+    table = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": dx})
     write_csv(resized / "image_ids.csv", table[["image_id"]])
     write_csv(folder / "data" / "balanced" / "train.csv", table)
     write_csv(folder / "data" / "split" / "val.csv", table[:70])

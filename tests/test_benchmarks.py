@@ -2,10 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from benchmarks import throughput, verify
+from benchmarks import gpu, throughput, verify
 from benchmarks.seeds import summary
 from lesions.common.params import Params
+from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
 from lesions.networks.key_metrics import NAMES
 
@@ -23,6 +25,17 @@ def test_training_can_read_the_synthetic_project(tmp_path: Path, params: Params)
     seconds, memory = throughput.input_side(folder)
     assert seconds > 0
     assert memory > 1_000_000
+
+
+@pytest.mark.slow
+def test_training_runs_on_what_the_gpu_benchmark_prepares(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "TRAINING_PHOTOS", dict.fromkeys(CODES, 10))
+    params = params.model_copy(update={"image_size": 32, "device": "cpu", "precision": "fp32"})
+    found = gpu.prepare(tmp_path, params, None, gpu.Deadline(5))
+    assert found["observations"] == 70
+    assert gpu.same_bytes(tmp_path, params, "mobilenetv2", gpu.Deadline(5))["same"]
 
 
 def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
