@@ -1,11 +1,13 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import gpu, throughput, verify
+from benchmarks import gpu, official, throughput, verify
 from benchmarks.seeds import summary
+from lesions.common.artifacts import write_csv
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
@@ -52,3 +54,28 @@ def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
 def test_mean_and_spread_of_seeds() -> None:
     rows = [{"model": "M", **dict.fromkeys(NAMES, value)} for value in (0.1, 0.2, 0.3)]
     assert summary(pd.DataFrame(rows))["M"]["accuracy"] == "0.200 ± 0.100"
+
+
+@pytest.mark.parametrize(("theirs", "status"), [(0.5, 0), (0.51, 1)])
+def test_another_result_of_the_official_scorer_is_a_failure(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch, theirs: float, status: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    networks = {"mobilenetv2": params.networks["mobilenetv2"]}
+    one = params.model_copy(update={"networks": networks})
+    monkeypatch.setattr(official, "load_params", lambda: one)
+    photo = {"image_id": ["A"], "actual": ["nv"], **{code: [0.1] for code in CODES}}
+    write_csv(Path("plots/mobilenetv2/predictions.csv"), pd.DataFrame(photo))
+    row = {"model": ["MobileNetV2"], "dx": ["nv"], "roc_auc": [1.0]}
+    write_csv(Path("plots/per_class.csv"), pd.DataFrame(row))
+    row = {"model": ["MobileNetV2"], "decision": ["most-probable"]}
+    row |= {"metric": ["balanced_accuracy"], "value": [0.5]}
+    write_csv(Path("plots/decisions.csv"), pd.DataFrame(row))
+    scorer = tmp_path / "scorer"
+    result = json.dumps({"overall": theirs, "per_category": {"auc": {"NV": 1.0}}})
+    # Like the real one, it takes exactly two files.
+    scorer.write_text(f"#!/bin/sh\n[ $# = 5 ] && echo '{result}'\n")
+    scorer.chmod(0o755)
+    with pytest.raises(SystemExit) as ended:
+        official.main(scorer)
+    assert ended.value.code == status
