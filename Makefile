@@ -41,7 +41,8 @@ compare: setup  ## list all experiments: what changed, and the weighted F1 on va
 	@python -m stages.compare
 
 demo: .venv/extras  ## serve a page that predicts photos, on this computer only
-	lesions demo
+	@echo 'starting torch ...'
+	@lesions demo
 
 verify: setup  ## run the pipeline in every way that DVC has, and compare all bytes
 	python -m benchmarks.verify

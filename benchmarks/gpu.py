@@ -106,7 +106,7 @@ def prepare(folder: Path, params: Params, photos: Path | None, deadline: Deadlin
         throughput.project(folder, pixels, total + 1001, params)
         dx = np.repeat(list(TRAINING_PHOTOS), list(TRAINING_PHOTOS.values()))
         ids = pd.read_csv(folder / "data/resized/image_ids.csv")["image_id"]
-        train = pd.DataFrame({"image_id": ids[:total], "dx": dx})
+        train = pd.DataFrame({"image_id": ids[:total], "lesion_id": ids[:total], "dx": dx})
         val_dx = np.resize(CODES, len(ids) - total)
         val = pd.DataFrame({"image_id": ids[total:], "lesion_id": ids[total:], "dx": val_dx})
         write_csv(folder / "data/split/val.csv", val)

@@ -32,25 +32,28 @@ def main(
     }
     if external is None:
         metrics, plots = Path("metrics/test"), Path("plots")
+        train = read_table(Path("data/split/train.csv"), "image_id", "lesion_id", "dx")
         evaluation = evaluate(
             models,
             Path("data/resized"),
             Path("data/split/test.csv"),
+            train,
             params.decision,
             params.views,
         )
         for name, predictions in evaluation.predictions.items():
             write_csv(Path(f"plots/{name}/predictions.csv"), as_table(predictions))
             card = models[name].classifier.card
-            text = write_card(card, evaluation.tables[name], predictions, params.decision)
+            tables = evaluation.tables[name]
+            text = write_card(card, tables, predictions, params.decision, evaluation.leak)
             write_text(Path(f"models/{name}.md"), text)
         photos = PhotoArray(Path("data/resized"))
-        train = read_table(Path("data/split/train.csv"), "image_id", "dx")
         write_sheets(plots, photos, train, models, evaluation, params.augment, params.seed)
     else:
         metrics, plots = Path(f"metrics/{external}"), Path(f"plots/{external}")
         folder = Path(f"data/external/{external}")
-        evaluation = evaluate(models, folder, folder / "test.csv", params.decision, params.views)
+        test = folder / "test.csv"
+        evaluation = evaluate(models, folder, test, None, params.decision, params.views)
         with atomic_write(Path(f"data/predictions/{external}"), folder=True) as out:
             for name, predictions in evaluation.predictions.items():
                 write_csv(out / f"{name}.csv", as_table(predictions))

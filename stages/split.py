@@ -1,4 +1,4 @@
-"""Stage split: divides the photos into train, validation and test, no lesion in two of them."""
+"""Stage split: divides the photos into train, validation and test, by whole lesions."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from lesions.common.params import load_params
 from lesions.dataset import audit
 from lesions.dataset.metadata import join_lesions, read_metadata
 from lesions.dataset.photos import PhotoArray
-from lesions.dataset.splits import split, summary
+from lesions.dataset.splits import find_leak, split, summary
 from stages import run_stage
 
 
@@ -30,6 +30,9 @@ def main() -> None:
             write_csv(folder / f"{name}.csv", rows)
         write_csv(folder / "audit.csv", findings)
     print(f"split: photos of each diagnosis\n{summary(subsets).T.to_string()}")
+    for name, words in (("val", "validation"), ("test", "test")):
+        if leak := find_leak(subsets["train"], subsets[name], words):
+            print(leak.warning)
     print(f"audit: {audit.summary(findings)} (data/split/audit.csv)")
 
 

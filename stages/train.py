@@ -10,6 +10,7 @@ from lesions.common.params import load_params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
+from lesions.dataset.splits import find_leak
 from lesions.networks import architectures, hardware, model_file
 from lesions.training import processes
 from lesions.training.loop import TrainingData, check_batch_size, describe, train
@@ -39,18 +40,21 @@ def main(
     with processes.process_group(used.device) as group:
         data = TrainingData(
             photos=PhotoArray(Path("data/resized")),
-            train=read_table(Path("data/balanced/train.csv"), "image_id", "dx"),
+            train=read_table(Path("data/balanced/train.csv"), "image_id", "lesion_id", "dx"),
             val=read_table(Path("data/split/val.csv"), "image_id", "lesion_id", "dx"),
         )
         history = Path(f"plots/{model}/history.csv")
         trained = train(model, data, params, history, used, group)
         if trained is not None:
-            write_json(Path(f"metrics/val/{model}.json"), trained.metrics)
+            leak = find_leak(data.train, data.val, "validation")
+            write_json(Path(f"metrics/val/{model}.json"), {**trained.metrics, **leak.metric})
             model_file.save(
                 Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card
             )
             trained.checkpoint.remove()
             print(describe(trained))
+            if leak:
+                print(leak.warning)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,9 @@ from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
 from lesions.networks.model_card import UNFITTED, ModelCard
 from lesions.sources import sample
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -178,3 +181,15 @@ def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         check=False,
         timeout=300,
     )
+
+
+def serious_findings(page: "Page") -> list[str]:
+    """Check a page for accessibility with axe-core: its serious and critical findings."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    return [
+        f"{violation['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]

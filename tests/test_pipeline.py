@@ -123,6 +123,19 @@ def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
     assert (kinds.count("vega"), kinds.count("image")) == (18, 3)
 
 
+def test_results_with_a_leak_are_marked_everywhere(project: Path) -> None:
+    output = dvc(project, "exp", "run", "--name", "leak", "--set-param", "holdout=any-photo")
+    test = pd.read_csv(project / "data/split/test.csv")
+    train = pd.read_csv(project / "data/split/train.csv")
+    leaking = int(test["lesion_id"].isin(train["lesion_id"]).sum())
+    assert leaking > 0
+    assert output.count(f"LEAKING (holdout: any-photo): {leaking} of {len(test)} test photos") >= 2
+    shown = json.loads(dvc(project, "metrics", "show", "--json"))[""]["data"]
+    assert {file["data"]["leaking_photos"] for file in shown.values()} >= {leaking}
+    assert "LEAKING" in (project / "models/resnet50.md").read_text()
+    back_to_commit(project)
+
+
 def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:
     output = dvc(project, "exp", "run", "--name", "faster", "--set-param", "lr=0.01")
     assert ran(output) == TRAINING

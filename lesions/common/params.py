@@ -60,7 +60,7 @@ class Params(_Strict):
     split_seed: Seed
     val_share: Share
     test_share: Share
-    holdout: Literal["once-photographed", "any-lesion"]
+    holdout: Literal["once-photographed", "any-lesion", "any-photo"]
     balance: Literal["multiply", "sqrt", "none"]
     networks: Annotated[dict[Name, Network], Field(min_length=1)]
     weights: Weights | dict[Name, Weights]

@@ -38,7 +38,7 @@ def audit(
     subsets: Mapping[str, pd.DataFrame],
     shares: Mapping[str, float],
 ) -> pd.DataFrame:
-    """List what deserves a look; nothing of it puts a lesion into two subsets.
+    """List what deserves a look.
 
     Args:
         table: the metadata.
@@ -67,6 +67,12 @@ def audit(
             found.append(("lesion with several ages", str(lesion), "", f"{age.min()}–{age.max()}"))
         if len(rows) > USUAL_PHOTOS:
             found.append(("lesion with many photos", str(lesion), "", str(len(rows))))
+
+    # Lesions in several subsets, which only `holdout: any-photo` allows.
+    together = pd.concat([rows.assign(subset=name) for name, rows in subsets.items()])
+    for lesion, names in together.groupby("lesion_id", sort=True)["subset"]:
+        if names.nunique() > 1:
+            found.append(("lesion in several subsets", str(lesion), "", ", ".join(names.unique())))
 
     # Diagnoses and subsets of unusual size.
     for code, count in table.groupby("dx")["lesion_id"].nunique().items():

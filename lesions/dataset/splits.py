@@ -1,5 +1,7 @@
 """The split into train, validation and test: whole lesions, stratified by diagnosis, seeded."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,16 +16,21 @@ SUBSETS = ("train", "val", "test")
 def split(
     table: pd.DataFrame, val_share: float, test_share: float, holdout: str, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """Divide the photos so that no lesion is in two subsets.
+    """Divide the photos so that no lesion is in two subsets, unless `any-photo` is asked for.
 
     Validation and test are stratified samples of the lesions that may be held out: each diagnosis
     has the same share in them as among those lesions. Everything else is for training.
+
+    `any-photo` draws photos instead, a common mistake: lesions with several photos are then in two
+    subsets, and a network that has memorised a lesion is rewarded for it. It is for measuring what
+    the mistake is worth; `find_leak` tells its results from honest ones.
 
     Args:
         table: metadata, one row per photo.
         val_share, test_share: shares of all photos, rounded down to whole photos.
         holdout: which lesions may be held out: `once-photographed` (exactly one photo) or
-            `any-lesion`. A lesion whose photos have different diagnoses is never held out.
+            `any-lesion`; a lesion whose photos have different diagnoses is never held out. Or
+            `any-photo`.
         seed: of the draw. The order of rows in `table` does not matter.
 
     Returns:
@@ -40,10 +47,11 @@ def split(
     >>> {name: len(rows) for name, rows in subsets.items()}
     {'train': 56, 'val': 7, 'test': 7}
     """
-    # One row per lesion.
+    # One row per lesion, or per photo for the common mistake.
     table = join_lesions(table).sort_values("image_id", ignore_index=True)
+    unit = "image_id" if holdout == "any-photo" else "lesion_id"
     lesions = (
-        table.groupby("lesion_id")
+        table.groupby(unit)
         .agg(photos=("image_id", "size"), dx=("dx", "first"), diagnoses=("dx", "nunique"))
         .sort_index()
     )
@@ -64,7 +72,7 @@ def split(
             subset_of[taken] = subset
             remaining = remaining.drop(taken)
 
-    subsets = {name: table[table["lesion_id"].map(subset_of) == name] for name in SUBSETS}
+    subsets = {name: table[table[unit].map(subset_of) == name] for name in SUBSETS}
     _check(subsets, quotas, candidates, holdout)
     return {name: rows.reset_index(drop=True) for name, rows in subsets.items()}
 
@@ -112,7 +120,8 @@ def _check(
     holdout: str,
 ) -> None:
     """Refuse a split that lacks a diagnosis in a subset, or has far too few photos in one."""
-    remedy = "Add lesions of it" if holdout == "any-lesion" else "Set holdout: any-lesion"
+    once = holdout == "once-photographed"
+    remedy = "Set holdout: any-lesion" if once else "Add lesions of it"
     present = {name: set(rows["dx"]) for name, rows in subsets.items()}
     for code in sorted(set.union(*present.values())):
         for name in SUBSETS:
@@ -130,8 +139,46 @@ def _check(
             raise LesionsError(
                 f"split: {name} has {len(subsets[name])} photos instead of {sum(quota.values())}: "
                 f"only {candidates['photos'].sum()} may be held out (holdout: {holdout}). Lower "
-                "val_share and test_share, or set holdout: any-lesion."
+                f"val_share and test_share{', or set holdout: any-lesion' if once else ''}."
             )
+
+
+class Leak(NamedTuple):
+    """How many held-out photos show a lesion that training photos show too."""
+
+    leaking: int
+    photos: int
+    subset: str  # "validation" or "test"
+
+    def __bool__(self) -> bool:
+        """Say whether there are any."""
+        return self.leaking > 0
+
+    @property
+    def metric(self) -> dict[str, float]:
+        """What marks the key metrics; nothing if no photo leaks."""
+        return {"leaking_photos": self.leaking} if self else {}
+
+    @property
+    def warning(self) -> str:
+        """One sentence for people; empty if no photo leaks."""
+        if not self:
+            return ""
+        return (
+            f"LEAKING (holdout: any-photo): {self.leaking:,} of {self.photos:,} {self.subset} "
+            "photos show lesions that training photos show too. All metrics on them are too good."
+        )
+
+
+def find_leak(train: pd.DataFrame, held_out: pd.DataFrame, subset: str) -> Leak:
+    """Count the held-out photos whose lesion is in training; none for the honest rules.
+
+    >>> train, test = pd.DataFrame({"lesion_id": ["a", "b"]}), pd.DataFrame({"lesion_id": ["b"]})
+    >>> find_leak(train, test, "test").leaking
+    1
+    """
+    leaking = int(held_out["lesion_id"].isin(train["lesion_id"]).sum())
+    return Leak(leaking, len(held_out), subset)
 
 
 def summary(subsets: dict[str, pd.DataFrame]) -> pd.DataFrame:

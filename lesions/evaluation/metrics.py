@@ -219,8 +219,8 @@ def subgroup_table(predictions: Predictions) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Divide photos by each trait that the table has: group to (n,) bool."""
+def traits_of(photos: pd.DataFrame) -> dict[str, pd.Series]:
+    """List the traits that a table of n photos has: sex, age in bands, site, confirmed by."""
     traits: dict[str, pd.Series] = {}
     if "sex" in photos:
         traits["sex"] = photos["sex"]
@@ -233,9 +233,14 @@ def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
     if "dx_type" in photos:
         histology = photos["dx_type"] == "histo"
         traits["confirmed by"] = histology.map({True: "histology", False: "other"})
+    return traits
+
+
+def _groups(photos: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Divide photos by each trait that the table has: group to (n,) bool."""
     return {
         f"{trait}: {group}": (values == group).to_numpy()
-        for trait, values in traits.items()
+        for trait, values in traits_of(photos).items()
         for group in sorted(values.dropna().unique())
     }
 

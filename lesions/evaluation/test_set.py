@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lesions.dataset.splits import Leak, find_leak
 from lesions.evaluation.comparison import compare, verdicts
 from lesions.evaluation.metrics import TABLES, all_tables, bootstrap
 from lesions.evaluation.predictions import Predictions, majority_baseline, predict_test_set
@@ -24,6 +25,7 @@ class Evaluation:
     tables: dict[str, dict[str, pd.DataFrame]]  # model to its tables, by their names in TABLES
     comparison: pd.DataFrame  # from `compare`, with titles
     starts: dict[str, str]  # title to the weights that training started from
+    leak: Leak  # of its lesions into training
 
     @property
     def photos(self) -> int:
@@ -35,7 +37,10 @@ class Evaluation:
         baseline = majority_baseline(next(iter(self.predictions.values())))
         everyone = {**self.predictions, "baseline": baseline}
         return {
-            name: key_metrics.rounded_key_metrics(one.probabilities, one.predicted, one.labels)
+            name: {
+                **key_metrics.rounded_key_metrics(one.probabilities, one.predicted, one.labels),
+                **self.leak.metric,
+            }
             for name, one in everyone.items()
         }
 
@@ -60,7 +65,12 @@ class Evaluation:
 
 
 def evaluate(
-    models: dict[str, TrainedModel], array: Path, table: Path, decision: Decision, views: int
+    models: dict[str, TrainedModel],
+    array: Path,
+    table: Path,
+    train: pd.DataFrame | None,
+    decision: Decision,
+    views: int,
 ) -> Evaluation:
     """Predict a test set with every model and compute all tables.
 
@@ -68,6 +78,7 @@ def evaluate(
         models: by name.
         array: the folder with the pixels of the photos.
         table: a CSV file with image_id, lesion_id and dx.
+        train: the training photos; None if none of their lesions can be in the test set.
         decision, views: as in params.yaml.
     """
     cards = {name: model.classifier.card for name, model in models.items()}
@@ -75,6 +86,7 @@ def evaluate(
         name: predict_test_set(model, array, table, decision, views)
         for name, model in models.items()
     }
+    tested = next(iter(predictions.values())).photos
     resamples = {name: bootstrap(one) for name, one in predictions.items()}
     titles = {name: card.network.title for name, card in cards.items()}
     return Evaluation(
@@ -84,6 +96,7 @@ def evaluate(
             name: all_tables(one, resamples[name], cards[name]) for name, one in predictions.items()
         },
         starts={titles[name]: card.weights for name, card in cards.items()},
+        leak=find_leak(train if train is not None else tested[:0], tested, "test"),
         comparison=compare(
             {titles[name]: one for name, one in predictions.items()},
             {titles[name]: one for name, one in resamples.items()},

@@ -6,11 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
-from matplotlib import colormaps
 
 from lesions.dataset.photos import Pixels
 from lesions.networks.augmentation import to_float
 from lesions.networks.classifier import Classifier
+
+COLOUR = (0, 190, 255)  # of heat, RGB: a blue that skin does not have
+OPACITY = 0.75  # where the heat is 1
 
 HeatMap = npt.NDArray[np.float32]  # (s, s) in [0, 1], of one photo
 
@@ -41,8 +43,7 @@ def grad_cam(classifier: Classifier, photos: Pixels, labels: Sequence[int]) -> H
 
 
 def overlay(photo: Pixels, heat_map: HeatMap) -> Pixels:
-    """Blend a heat map, (s, s) in [0, 1], over its photo, (s, s, 3) uint8."""
-    share = 0.45 * heat_map[..., None]
-    colours = 255 * colormaps["inferno"](heat_map)[..., :3]
-    mixed: Pixels = (photo * (1 - share) + colours * share).round().astype(np.uint8)
+    """Blend a heat map, (s, s) in [0, 1], over its photo, (s, s, 3) uint8: more heat, more blue."""
+    share = OPACITY * heat_map[..., None]
+    mixed: Pixels = (photo * (1 - share) + np.array(COLOUR) * share).round().astype(np.uint8)
     return mixed

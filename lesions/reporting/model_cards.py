@@ -3,6 +3,7 @@
 import pandas as pd
 
 from lesions.dataset.diagnoses import DIAGNOSES
+from lesions.dataset.splits import Leak
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.decision import Decision
 from lesions.networks.model_card import ModelCard
@@ -10,7 +11,11 @@ from lesions.reporting.templates import environment
 
 
 def write_card(
-    card: ModelCard, tables: dict[str, pd.DataFrame], predictions: Predictions, decision: Decision
+    card: ModelCard,
+    tables: dict[str, pd.DataFrame],
+    predictions: Predictions,
+    decision: Decision,
+    leak: Leak,
 ) -> str:
     """Fill templates/card.md.
 
@@ -19,6 +24,7 @@ def write_card(
         tables: from `metrics.all_tables`.
         predictions: for the test photos, with their distances.
         decision: the rule that they follow.
+        leak: of the test photos' lesions into training.
     """
     assert predictions.distances is not None
     confidence = predictions.probabilities.max(axis=1)
@@ -33,6 +39,7 @@ def write_card(
             photos=len(predictions.labels),
             lesions=predictions.photos["lesion_id"].nunique(),
             decision=decision,
+            leak=leak,
             decisions=[row for _, row in tables["decisions"].iterrows()],
             referrals=[row for _, row in tables["operating_points"].iterrows()],
             metrics=[row for _, row in tables["metrics"].iterrows()],

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
 from lesions.common.artifacts import atomic_write
 from lesions.common.params import Augment
-from lesions.dataset.diagnoses import CODES, DIAGNOSES
+from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray, Pixels
 from lesions.evaluation.predictions import as_table
 from lesions.evaluation.test_set import Evaluation
@@ -23,7 +24,6 @@ from lesions.reporting.heatmaps import grad_cam, overlay
 DPI = 100
 TILE = 1.15  # inches per photo
 HEATMAP_TITLE = "Photo with its diagnosis; below it, the regions that support each prediction"
-COLOURS = {diagnosis.code: diagnosis.colour for diagnosis in DIAGNOSES}
 
 
 def _grid(rows: int, columns: int, title: str) -> tuple[Figure, np.ndarray]:
@@ -98,7 +98,7 @@ def augmented_photos(images: Pixels, rows: pd.DataFrame, settings: Augment, seed
         changed = augment(torch.from_numpy(images[chosen]), changes, settings)
         for axis, photo in zip(line, changed, strict=True):
             axis.imshow(photo.permute(1, 2, 0).numpy())
-        line[0].set_ylabel(code, color=COLOURS[code], fontsize=12, fontweight="bold")
+        line[0].set_ylabel(code, fontsize=12, fontweight="bold")
     return figure
 
 
@@ -148,31 +148,35 @@ def heatmap_sheet(
     table = predictions[0]
     number_in_class = table.groupby("actual").cumcount()
     present = [code for code in CODES if (table["actual"] == code).any()]
-    blocks, height = min(per_class, int(number_in_class.max()) + 1), 1 + len(classifiers)
-    figure, axes = _grid(
-        blocks * height,
-        len(present),
-        HEATMAP_TITLE,
-    )
+    # As many photos of each diagnosis as the rarest one has: no half-empty rows.
+    fewest = int(table["actual"].value_counts().min())
+    blocks, height = min(per_class, fewest), 1 + len(classifiers)
+    figure, axes = _grid(blocks * height, len(present), HEATMAP_TITLE)
     for number, block in enumerate(axes.reshape(blocks, height, len(present))):
-        # One photo per diagnosis that has that many.
+        # One photo per diagnosis.
         chosen = np.flatnonzero(number_in_class == number)
         actual = table["actual"].iloc[chosen]
         columns = [present.index(code) for code in actual]
         photos = images[table["row"].iloc[chosen]]
         for axis, photo, code in zip(block[0, columns], photos, actual, strict=True):
             axis.imshow(photo)
-            _set_class_title(axis, code, 10)
+            axis.set_title(code, fontsize=10, fontweight="bold")
         # Below it, one heat map per model.
         for line, classifier, own in zip(block[1:], classifiers, predictions, strict=True):
             predicted = own["predicted"].iloc[chosen]
             maps = grad_cam(classifier, photos, [CODES.index(code) for code in predicted])
             for axis, photo, heat, code in zip(line[columns], photos, maps, predicted, strict=True):
                 axis.imshow(overlay(photo, heat))
-                _set_class_title(axis, code, 8)
+                axis.set_title(code, fontsize=9)
             line[0].set_ylabel(classifier.card.network.title, fontsize=10)
+    _add_heat_scale(figure, axes)
     return figure
 
 
-def _set_class_title(axis: Axes, code: str, size: int) -> None:
-    axis.set_title(code, color=COLOURS[code], fontsize=size, fontweight="bold")
+def _add_heat_scale(figure: Figure, axes: np.ndarray) -> None:
+    """Add a colour bar: what more and less heat looks like, over a grey ground."""
+    grey = np.full((1, 256, 3), 170, np.uint8)
+    colours = overlay(grey, np.linspace(0, 1, 256, dtype=np.float32)[None])[0] / 255
+    scale = ScalarMappable(cmap=ListedColormap(colours))
+    bar = figure.colorbar(scale, ax=axes, orientation="horizontal", shrink=0.4, aspect=40)
+    bar.set_ticks([0, 1], labels=["does not support it", "supports it most"], fontsize=9)

@@ -1,143 +1,176 @@
 """The report: all results of the last run on one page that opens offline."""
 
 import base64
+import io
 import json
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
 import vl_convert
-import yaml
+from PIL import Image
 
 from lesions.common.errors import LesionsError
-from lesions.common.params import Params
-from lesions.dataset.diagnoses import DIAGNOSES
-from lesions.evaluation.comparison import verdicts
-from lesions.networks.model_file import read_card
+from lesions.dataset.diagnoses import CODES, DIAGNOSES
+from lesions.reporting.results import Row
 from lesions.reporting.templates import environment
 
-TABLES = ("metrics", "per_class", "comparison", "operating_points")
+# The section of the page for each plot of dvc.yaml, by the name of its file or its own name.
+SECTIONS = {
+    "metrics": "results",
+    "comparison": "comparison",
+    "per_class": "diagnoses",
+    "confusion": "diagnoses",
+    "decisions": "referral",
+    "operating_points": "referral",
+    "net_benefit": "referral",
+    "reliability": "confidence",
+    "predictions": "confidence",
+    "selective": "confidence",
+    "thresholds": "curves",
+    "Precision and recall": "curves",
+    "subgroups": "subgroups",
+    "history": "training",
+    "Loss": "training",
+    "Accuracy": "training",
+}
+OTHER = "other"  # the section of a plot that the user has added
+WIDE = 700  # px; a wider plot has a line of its own
+PICTURES = (
+    (
+        "Training photos after augmentation",
+        "What the networks were trained on. A diagnosis must still be visible.",
+        "plots/augmented.png",
+    ),
+    (
+        "Most confident wrong, least confident correct predictions",
+        "Above: where a model was sure and wrong. Below: where it was right by a narrow margin.",
+        "plots/extreme_cases.png",
+    ),
+    (
+        "Heat maps",
+        "Blue regions support the prediction (Grad-CAM). Blue outside the lesion is suspicious.",
+        "plots/heatmaps.png",
+    ),
+)
 
 
-def build_report(models: list[str], external_tests: list[str]) -> str:
-    """Fill templates/report.html from metrics/, plots/, models/ and dvc.lock.
+class Plot(NamedTuple):
+    """A drawn plot."""
+
+    title: str
+    caption: str
+    source: str  # data URI
+    width: int  # px
+    section: str  # a value of SECTIONS, OTHER, or the name of an external test set
+
+
+def build_report(results: dict[str, Any], with_mistakes: str | None) -> str:
+    """Fill templates/report.html.
 
     Args:
-        models: all that were evaluated.
-        external_tests: the names of the external test sets.
+        results: from `read_results`.
+        with_mistakes: the file name of the page of mistakes, to link to.
 
     Raises:
-        LesionsError: a result is missing, or the results are of other models.
+        LesionsError: DVC cannot show the plots, or a picture is missing.
     """
-    # The results, each as DVC's stages wrote it.
-    cards = {model: read_card(Path(f"models/{model}.safetensors")) for model in models}
-    titles = {model: card.network.title for model, card in cards.items()}
-    tables = {name: _read_table(f"plots/{name}.csv") for name in TABLES}
-    if (evaluated := set(tables["metrics"]["model"])) != set(titles.values()):
-        raise LesionsError(
-            f"plots/metrics.csv: of {', '.join(sorted(evaluated))}, not of "
-            f"{', '.join(sorted(titles.values()))}. `dvc repro` evaluates all models."
-        )
-    histories = {model: _read_table(f"plots/{model}/history.csv") for model in models}
-    external = {
-        name: _by_model(_read_table(f"plots/{name}/metrics.csv"), "metric")
-        for name in external_tests
-    }
-    of_first = tables["per_class"]["model"] == titles[models[0]]
-    count = int(tables["per_class"]["photos"][of_first].sum())
-
-    # The pictures.
-    photos = [
-        ("Training photos after augmentation", "plots/augmented.png"),
-        ("Most confident wrong, least confident correct predictions", "plots/extreme_cases.png"),
-        ("Grad-CAM: the regions that support each prediction", "plots/heatmaps.png"),
-    ]
-
     return (
         environment(autoescape=True)
         .get_template("report.html")
         .render(
-            synthetic=next(iter(cards.values())).recipe["source"] == "sample",
-            verdicts=verdicts(
-                tables["comparison"],
-                count,
-                {one.network.title: one.weights for one in cards.values()},
-            ),
-            titles=titles,
-            count=count,
+            results,
+            synthetic=results["source"] == "sample",
             diagnoses=DIAGNOSES,
-            cards=cards,
-            training={model: _training(history) for model, history in histories.items()},
-            metrics=_by_model(tables["metrics"], "metric"),
-            per_class=_by_model(tables["per_class"], "dx"),
-            referrals=[row for _, row in tables["operating_points"].iterrows()],
-            comparison=[row for _, row in tables["comparison"].iterrows()],
-            external=external,
-            plots=draw_plots(),
-            photos=[(title, _data_uri("png", Path(path).read_bytes())) for title, path in photos],
-            params=yaml.safe_dump(_parameters_of_last_run(), sort_keys=False),
-            commit=_run("git", "describe", "--always", "--dirty", "--abbrev=12").strip(),
+            meaning={diagnosis.code: diagnosis.meaning for diagnosis in DIAGNOSES},
+            metric_of=_nested(results["metrics"], "metric", "model"),
+            class_of=_nested(results["per_class"], "dx", "model"),
+            groups=_nested(results["subgroups"], "group", "model"),
+            missed=_missed(results["confusion"]),
+            test_sets=_test_sets(results),
+            plots=draw_plots([one["name"] for one in results["external_tests"]]),
+            wide=WIDE,
+            pictures=[(*texts, _as_webp(Path(path))) for *texts, path in PICTURES],
+            mistakes=with_mistakes,
         )
     )
 
 
-def draw_plots() -> list[tuple[str, str, str]]:
-    """Draw every plot of dvc.yaml with its template, in order: title, caption, SVG as data URI."""
-    shown = json.loads(_run(sys.executable, "-m", "dvc", "plots", "show", "--json"))["data"]
+def draw_plots(external_tests: list[str]) -> list[Plot]:
+    """Draw every plot of dvc.yaml with its template, in order."""
+    with tempfile.TemporaryDirectory() as unused:  # DVC copies the pictures there
+        command = [sys.executable, "-m", "dvc", "plots", "show", "--json", "--out", unused]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LesionsError(f"`dvc plots show` failed: {done.stderr.strip()}")
     drawn = []
-    for plot in (plot for plots in shown.values() for plot in plots if plot["type"] == "vega"):
-        specification = plot["content"]
-        title = specification.pop("title")
-        svg = vl_convert.vegalite_to_svg(specification).encode()
-        drawn.append((title["text"], title["subtitle"], _data_uri("svg+xml", svg)))
+    for name, plots in json.loads(done.stdout)["data"].items():
+        path = Path(name)
+        section = SECTIONS.get(path.stem, OTHER)
+        if path.parent.name in external_tests:
+            section = path.parent.name
+        for plot in (plot for plot in plots if plot["type"] == "vega"):
+            specification = plot["content"]
+            title = specification.pop("title")
+            svg = vl_convert.vegalite_to_svg(specification)
+            width = re.search(r'<svg[^>]* width="([\d.]+)"', svg)
+            drawn.append(
+                Plot(
+                    title["text"],
+                    title["subtitle"],
+                    _data_uri("svg+xml", svg.encode()),
+                    round(float(width[1])) if width else WIDE,
+                    section,
+                )
+            )
     return drawn
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LesionsError(f"`{' '.join(command[1:])}` failed: {done.stderr.strip()}")
-    return done.stdout
+def _test_sets(results: dict[str, Any]) -> list[Row]:
+    """List the project's own test set and the external ones, each with its rows by model."""
+    own = {
+        "name": "test set",
+        "photos": results["test_photos"],
+        "metrics": results["metrics"],
+        "operating_points": results["operating_points"],
+    }
+    return [
+        {**one, "metrics": _nested(one["metrics"], "model", "metric")}
+        for one in (own, *results["external_tests"])
+    ]
+
+
+def _missed(confusion: list[Row]) -> dict[str, dict[str, list[tuple[str, int]]]]:
+    """List, by diagnosis and model, what its wrong photos were predicted as: the most first."""
+    found: dict[str, dict[str, list[tuple[str, int]]]] = {code: {} for code in CODES}
+    for row in sorted(confusion, key=lambda row: -row["photos"]):
+        if row["actual"] != row["predicted"] and row["photos"]:
+            of_model = found[row["actual"]].setdefault(row["model"], [])
+            of_model.append((row["predicted"], int(row["photos"])))
+    return found
+
+
+def _nested(rows: list[Row], *keys: str) -> dict[str, Any]:
+    """Nest rows by two of their columns: {first: {second: row}}."""
+    outer, inner = keys
+    nested: dict[str, Any] = {}
+    for row in rows:
+        nested.setdefault(row[outer], {})[row[inner]] = row
+    return nested
 
 
 def _data_uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _read_table(name: str) -> pd.DataFrame:
-    path = Path(name)
+def _as_webp(path: Path) -> str:
+    """Encode a picture, several times smaller than PNG."""
     if not path.exists():
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
-    return pd.read_csv(path)
-
-
-def _training(history: pd.DataFrame) -> dict[str, float]:
-    """Summarise a history: which epoch is used, how long training took, and how fast it was."""
-    observations = (history["photos_per_second"] * history["seconds"]).sum()
-    return {
-        "best_epoch": int(history.loc[history["best"] == 1, "epoch"].iloc[0]),
-        "seconds": float(history["seconds"].sum()),
-        "photos_per_second": float(observations / history["seconds"].sum()),
-    }
-
-
-def _parameters_of_last_run() -> dict[str, Any]:
-    """Read the parameters of the last run from dvc.lock; params.yaml may have changed since.
-
-    dvc.lock keeps stages that the pipeline no longer has; they are left out.
-    """
-    stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"]
-    used: dict[str, Any] = {}
-    for name in _run(sys.executable, "-m", "dvc", "stage", "list", "--name-only").split():
-        used |= stages.get(name, {}).get("params", {}).get("params.yaml", {})
-    return {key: used[key] for key in Params.model_fields if key in used}
-
-
-def _by_model(table: pd.DataFrame, key: str) -> dict[str, dict[str, Any]]:
-    """Nest the rows of a table: {value of `key`: {model: row}}."""
-    return {
-        str(name): {str(row["model"]): row for _, row in rows.iterrows()}
-        for name, rows in table.groupby(key, sort=False)
-    }
+    file = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(file, "WEBP", quality=90)
+    return _data_uri("webp", file.getvalue())

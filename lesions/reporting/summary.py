@@ -34,7 +34,8 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
     lines = [line.rstrip() for line in text.to_string().splitlines()]
     lines += ["", *_referrals(evaluation)]
     verdicts = [textwrap.fill(sentence, 100) for sentence in evaluation.verdicts()]
-    return "\n".join(["", heading, *lines, "", *verdicts, NEXT])
+    leak = [textwrap.fill(evaluation.leak.warning, 100), ""] if evaluation.leak else []
+    return "\n".join(["", *leak, heading, *lines, "", *verdicts, NEXT])
 
 
 def _referrals(evaluation: Evaluation) -> list[str]:

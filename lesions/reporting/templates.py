@@ -1,25 +1,29 @@
 """Templates: how numbers and metrics are written for people."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import jinja2
 import numpy as np
-import pandas as pd
+import yaml
 
 from lesions.evaluation.metrics import TITLES
 
 FOLDER = Path(__file__).parent / "templates"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Write a number with three decimals and a true minus sign; a dash if it is undefined."""
-    return "–" if not np.isfinite(value) else f"{value:.3f}".replace("-", "−")
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:.3f}".replace("-", "−")
 
 
-def interval(row: "pd.Series[float]") -> str:
-    """Write the low and high of a row; a dash if they are undefined."""
-    return f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "–"
+def interval(row: Mapping[str, float | None], low: str = "low", high: str = "high") -> str:
+    """Write the interval of a row, given its columns; a dash if it is undefined."""
+    ends = number(row[low]), number(row[high])
+    return "–" if "–" in ends else " to ".join(ends)
 
 
 def duration(seconds: float) -> str:
@@ -31,14 +35,15 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def environment(folder: Path = FOLDER, autoescape: bool = False) -> jinja2.Environment:
-    """Make the jinja2 environment for the templates of a folder."""
+def environment(*folders: Path, autoescape: bool = False) -> jinja2.Environment:
+    """Make the jinja2 environment for the templates of some folders and of FOLDER."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([*folders, FOLDER]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         autoescape=autoescape,
     )
     made.filters.update(number=number, interval=interval, duration=duration)
+    made.filters["yaml"] = lambda values: yaml.safe_dump(values, sort_keys=False)
     made.filters["metric"] = lambda name: TITLES.get(name, name.replace("_", " "))
     return made

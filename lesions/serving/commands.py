@@ -318,7 +318,7 @@ def demo(
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise LesionsError(f"port {port}: {error.strerror}. Choose another: --port.") from None
-        print("loading the models ...", file=sys.stderr, flush=True)
+        print(f"loading {', '.join(map(str, paths))} ...", file=sys.stderr, flush=True)
         page = application(paths, *rule(decision, views))
         print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         # Ctrl-C waits at most a second for answers under way.

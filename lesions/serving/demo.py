@@ -24,8 +24,9 @@ from lesions.common.names import safe_text
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
 from lesions.dataset.photos import Pixels
 from lesions.networks.decision import Decision
-from lesions.reporting.heatmaps import grad_cam, overlay
-from lesions.reporting.templates import environment
+from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
+from lesions.reporting.results import read_results
+from lesions.reporting.templates import environment, interval, number
 from lesions.serving.predictor import Predictor
 from lesions.sources.sample import render_photo
 
@@ -85,6 +86,7 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
         "low_confidence": prediction.low_confidence,
         "out_of_distribution": prediction.out_of_distribution,
         "milliseconds": round(1000 * seconds),
+        "photo": _as_png(pixels),
         "heat_map": _as_png(overlay(pixels, heat)),
     }
 
@@ -101,6 +103,30 @@ def _example(code: str) -> bytes:
     file = io.BytesIO()
     render_photo(code, 1, 0, 0).save(file, "JPEG", quality=92)
     return file.getvalue()
+
+
+def evidence(paths: list[Path], titles: list[str]) -> list[str]:
+    """Say how good the models were on test photos, one sentence each, and how they compare.
+
+    Only for the models of the last run, in models/ of the folder where the demo was started.
+    """
+    names = [path.stem for path in paths]
+    if paths != [Path(f"models/{name}.safetensors") for name in names]:
+        return []
+    try:
+        results = read_results(names, [])
+    except LesionsError:  # never evaluated, or with other models
+        return []
+    metrics = {(row["model"], row["metric"]): row for row in results["metrics"]}
+    sentences = []
+    for title in titles:
+        accuracy, balanced = (metrics[title, name] for name in ("accuracy", "balanced_accuracy"))
+        sentences.append(
+            f"{title} was right on {number(accuracy['value'])} of {results['test_photos']:,} test "
+            f"photos (95 % interval {interval(accuracy)}); balanced accuracy "
+            f"{number(balanced['value'])} ({interval(balanced)})."
+        )
+    return [*sentences, *results["verdicts"]]
 
 
 def application(
@@ -120,6 +146,7 @@ def application(
     one_at_a_time = asyncio.Lock()
     page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
     cards = [predictor.classifier.card for predictor in predictors]
+    heat_colour = ",".join(map(str, COLOUR))
     synthetic = any(card.recipe["source"] == "sample" for card in cards)
 
     async def home(_: Request) -> Response:
@@ -129,6 +156,8 @@ def application(
                 synthetic=synthetic,
                 max_bytes=MAX_BYTES,
                 sensitivity=round(100 * SENSITIVITY),
+                heat_colour=f"rgba({heat_colour},{OPACITY})",
+                evidence=evidence(paths, [card.network.title for card in cards]),
             )
         )
 

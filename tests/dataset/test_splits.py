@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import DUPLICATE_PAIRS
-from lesions.dataset.splits import SUBSETS, split, summary
+from lesions.dataset.splits import SUBSETS, find_leak, split, summary
 
 lesion_sizes = st.lists(st.integers(1, 4), min_size=0, max_size=30).map(lambda more: [1] * 8 + more)
 tables = st.fixed_dictionaries(dict.fromkeys(CODES, lesion_sizes)).map(metadata_of)
@@ -41,6 +41,24 @@ def test_split(table: pd.DataFrame, val: float, test: float, holdout: str, seed:
     again = split(table.sample(frac=1, random_state=1), val, test, holdout, seed)
     for subset in SUBSETS:
         pd.testing.assert_frame_equal(subsets[subset], again[subset])
+
+
+def test_any_photo_leaks_and_says_how_much() -> None:
+    table = metadata_of({dx: [1, 2, 3] * 20 for dx in CODES})
+    subsets = split(table, 0.1, 0.1, "any-photo", 0)
+    assert sorted(pd.concat(subsets.values())["image_id"]) == sorted(table["image_id"])
+    in_train = set(subsets["train"]["lesion_id"])
+    leak = find_leak(subsets["train"], subsets["test"], "test")
+    assert leak.leaking == sum(lesion in in_train for lesion in subsets["test"]["lesion_id"]) > 30
+    assert leak.metric == {"leaking_photos": leak.leaking}
+    assert f"{leak.leaking} of 84 test photos" in leak.warning
+
+
+@pytest.mark.parametrize("holdout", ["once-photographed", "any-lesion"])
+def test_the_honest_rules_do_not_leak(holdout: str) -> None:
+    subsets = split(metadata_of({dx: [1, 2, 3] * 20 for dx in CODES}), 0.05, 0.05, holdout, 0)
+    leak = find_leak(subsets["train"], subsets["test"], "test")
+    assert (bool(leak), leak.metric, leak.warning) == (False, {}, "")
 
 
 def test_seed_decides() -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 from helpers import PARAMS, card_of, random_predictions
 
+from lesions.dataset.splits import Leak
 from lesions.evaluation import metrics
 from lesions.networks.operating_points import OperatingPoint
 from lesions.reporting.model_cards import write_card
@@ -13,13 +14,13 @@ POINT = OperatingPoint(
 )
 
 
-def written(source: str) -> str:
+def written(source: str, leaking: int = 0) -> str:
     distances = np.repeat([0.6, 0.4], [75, 225])
     predictions = replace(random_predictions(), distances=distances)
     recipe = {"source": source, "lr": 0.001, "augment": PARAMS.augment.model_dump()}
     card = card_of(recipe=recipe, bias=(0.5, 0, 0, 0, 0, 0, 0), operating_points=(POINT,))
     tables = metrics.all_tables(predictions, metrics.bootstrap(predictions), card)
-    return write_card(card, tables, predictions, "most-probable")
+    return write_card(card, tables, predictions, "most-probable", Leak(leaking, 300, "test"))
 
 
 def test_the_card_has_results_limits_and_licence() -> None:
@@ -51,3 +52,10 @@ def test_a_card_of_synthetic_photos_says_so() -> None:
 def test_undefined_is_a_dash_and_minus_is_a_minus() -> None:
     assert number(float("nan")) == "–"
     assert number(-0.12345) == "−0.123"
+
+
+def test_a_card_of_leaking_results_says_so() -> None:
+    text = written("dataverse", leaking=120)
+    assert "**LEAKING (holdout: any-photo): 120 of 300 test photos" in text
+    assert "No lesion is in both" not in text
+    assert "LEAKING" not in written("dataverse")

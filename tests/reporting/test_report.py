@@ -1,6 +1,8 @@
 """The report, looked at in a browser."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +10,13 @@ from typing import Literal
 
 import pandas as pd
 import pytest
-from helpers import CHROMIUM, SUBSPACE, card_of, dvc, git, network_of
+from helpers import CHROMIUM, SUBSPACE, card_of, dvc, git, network_of, serious_findings
 from playwright.sync_api import Browser
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.networks import model_file
-from lesions.reporting.report import build_report
+from lesions.reporting.results import TABLES, read_results
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,7 +40,7 @@ def page_file(project: Path) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1600, 1280, 390])
 def test_the_page_opens_alone_and_fits(
     browser: Browser, page_file: Path, width: int, scheme: Literal["light", "dark"]
 ) -> None:
@@ -57,23 +59,89 @@ def test_the_page_opens_alone_and_fits(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(250, 250, 248)", "dark": "rgb(22, 22, 22)"}[scheme]
+    assert serious_findings(page) == []
     page.close()
 
 
 def test_the_page_has_the_results(browser: Browser, page_file: Path) -> None:
     page = browser.new_page()
     page.goto(page_file.as_uri())
-    text = page.inner_text("body")
+    text = page.text_content("body") or ""  # the parameters are folded
     for words in (
         "Synthetic pictures, not photos",
         "On these 9 test photos",
         "balanced accuracy",
         "exact McNemar test",
         "image_size: 32",
-        "Commit ",
+        f"commit {git(page_file.parent, 'log', '-1', '--format=%h', '--', '../dvc.lock').strip()}",
         "Not a medical device",
     ):
         assert words in text
+    for link in page.locator("nav a").all():
+        assert page.locator(f"{link.get_attribute('href')}").count() == 1
+    page.close()
+    assert page_file.stat().st_size < 3_000_000
+    # The pictures that DVC copies are not left beside it.
+    assert [path.name for path in page_file.parent.glob("*.png")] == []
+
+
+def test_the_json_beside_it_has_every_number_of_the_tables(
+    browser: Browser, page_file: Path
+) -> None:
+    results = json.loads(page_file.with_suffix(".json").read_text())
+    known: set[str] = set()
+
+    def collect(value: object) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                known.update(re.findall(r"[\d.]+", str(key)))
+                collect(part)
+        elif isinstance(value, list):
+            for part in value:
+                collect(part)
+        elif isinstance(value, (int, float)):
+            known.update(f"{abs(value):.{digits}f}" for digits in range(4))
+        elif isinstance(value, str):
+            known.update(re.findall(r"[\d.]+", value))
+
+    collect(results)
+    totals = [
+        sum(row[key] for row in results["photos"]) for key in results["photos"][0] if key != "dx"
+    ]
+    known.update(map(str, totals))
+    known.update(str(round(row["sensitivity"] * row["photos"])) for row in results["per_class"])
+    known.update(str(row["photos"]) for row in results["confusion"])
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    shown = {
+        number
+        for cell in page.locator("td:not(:has-text(':'))").all_inner_texts()  # times have one
+        for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", cell)
+    }
+    page.close()
+    assert len(shown) > 50
+    assert shown - known == set()
+
+
+def test_the_page_of_mistakes_shows_each_wrong_photo_and_filters_them(
+    browser: Browser, page_file: Path
+) -> None:
+    project = page_file.parent.parent
+    plots = project / "plots"
+    tables = [pd.read_csv(plots / name / "predictions.csv") for name in ("resnet50", "mobilenetv2")]
+    wrong = pd.concat([table[table["actual"] != table["predicted"]] for table in tables])
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(page_file.with_name("mistakes.html").as_uri())
+    assert page.locator("li").count() == len(wrong)
+    assert page.locator("li img").count() == 5 * len(wrong)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert serious_findings(page) == []
+    page.select_option("select[name=actual]", "mel")
+    assert page.locator("li:visible").count() == (wrong["actual"] == "mel").sum()
+    page.select_option("select[name=model]", "ResNet50")
+    chosen = tables[0][(tables[0]["actual"] == "mel") & (tables[0]["predicted"] != "mel")]
+    assert page.locator("li:visible").count() == len(chosen)
+    assert f"{len(chosen)} of {len(wrong)}" in page.inner_text("#count")
     page.close()
 
 
@@ -84,7 +152,23 @@ def test_results_of_other_models_are_refused(
     for name in ("resnet50", "mobilenetv2"):
         state, subspace = network_of(name).state_dict(), SUBSPACE
         model_file.save(Path(f"models/{name}.safetensors"), state, subspace, card_of(name))
-    for name in ("metrics", "per_class", "comparison", "operating_points"):
+    for name in TABLES:
         write_csv(Path(f"plots/{name}.csv"), pd.DataFrame({"model": ["MobileNetV2"]}))
     with pytest.raises(LesionsError, match=r"of MobileNetV2, not of MobileNetV2, ResNet50\. `dvc"):
-        build_report(["resnet50", "mobilenetv2"], [])
+        read_results(["resnet50", "mobilenetv2"], [])
+
+
+def test_the_demo_quotes_the_last_run_and_no_other_models(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = pytest.importorskip("lesions.serving.demo", reason="the extra `demo` is not installed")
+    git(project, "checkout", "--quiet", ".")
+    dvc(project, "checkout", "--force")
+    monkeypatch.chdir(project)
+    paths = [Path(f"models/{name}.safetensors") for name in ("resnet50", "mobilenetv2")]
+    first, second, verdict = demo.evidence(paths, ["ResNet50", "MobileNetV2"])
+    metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
+    assert f"right on {metrics['ResNet50', 'accuracy']:.3f} of 9 test photos" in first
+    assert second.startswith("MobileNetV2 was right on")
+    assert verdict.startswith("On these 9 test photos")
+    assert demo.evidence([path.absolute() for path in paths], ["ResNet50", "MobileNetV2"]) == []

@@ -18,7 +18,17 @@ import pandas as pd
 import pytest
 import requests
 import torch
-from helpers import CHROMIUM, FP32, PARAMS, ROOT, card_of, change_params, network_of, python
+from helpers import (
+    CHROMIUM,
+    FP32,
+    PARAMS,
+    ROOT,
+    card_of,
+    change_params,
+    network_of,
+    python,
+    serious_findings,
+)
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -470,13 +480,16 @@ def upload(page: Page, name: str, content: bytes) -> None:
 def test_an_upload_is_predicted_by_both_models(page: Page, raw: Path, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     upload(page, "photo.jpg", sorted((raw / "images").iterdir())[0].read_bytes())
-    expect(page.locator("#predictions h2")).to_have_text(["ResNet50", "MobileNetV2"])
+    expect(page.locator("#predictions h3")).to_have_text(["ResNet50", "MobileNetV2"])
     assert page.locator(".bar").count() == 14
     assert "melanocytic nevus (nv)" in page.inner_text("#predictions")
-    assert page.get_by_text("Low confidence").count() == 2
-    assert page.get_by_text("Out of distribution").count() == 1
+    assert page.get_by_text("Low confidence:").count() == 2
+    assert page.get_by_text("Out of distribution:").count() == 1
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert serious_findings(page) == []
+    page.uncheck("#heat")
+    expect(page.locator("figure:visible")).to_have_count(1)
     assert "Not a medical device" in page.inner_text("body")
     assert "trained on synthetic pictures" in page.inner_text("body")
 
@@ -486,7 +499,7 @@ def test_an_upload_is_predicted_by_both_models(page: Page, raw: Path, width: int
 def test_examples_by_keyboard(page: Page) -> None:
     page.locator(".examples button").nth(4).focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#predictions h2")).to_have_count(2)
+    expect(page.locator("#predictions h3")).to_have_count(2)
 
 
 @pytest.mark.slow
@@ -495,8 +508,8 @@ def test_a_text_file_is_refused_and_the_page_goes_on(page: Page, raw: Path) -> N
     upload(page, "notes.jpg", b"no photo at all")
     expect(page.locator("#status")).to_contain_text("not a photo")
     upload(page, "photo.jpg", sorted((raw / "images").iterdir())[0].read_bytes())
-    expect(page.locator("#predictions h2")).to_have_count(2)
-    expect(page.locator("#status")).to_contain_text("ResNet50: ")
+    expect(page.locator("#predictions h3")).to_have_count(2)
+    expect(page.locator("#status")).to_contain_text("ResNet50 (low confidence): ")
 
 
 @pytest.mark.slow
@@ -507,7 +520,7 @@ def test_forty_megapixels_are_accepted_and_a_hundred_refused(page: Page) -> None
         Image.new("RGB", (side, side), "pink").save(file, "JPEG")
         upload(page, "large.jpg", file.getvalue())
         expect(page.locator("#status")).to_contain_text(words, timeout=20_000)
-        expect(page.locator("#predictions h2")).to_have_count(0 if words else 2, timeout=20_000)
+        expect(page.locator("#predictions h3")).to_have_count(0 if words else 2, timeout=20_000)
 
 
 @pytest.mark.slow
@@ -560,7 +573,24 @@ def test_paste_several_files_and_a_drop_beside_the_frame(page: Page, raw: Path) 
     page.evaluate(send, [list(photo), "paste", 1])
     expect(page.locator("#status")).to_contain_text("photo0.jpg: ResNet50", timeout=20_000)
     page.evaluate(send, [list(photo), "drop", 3])
-    expect(page.locator("#status")).to_contain_text("Left out 2 more", timeout=20_000)
+    expect(page.locator("#status")).to_contain_text("3 photos predicted.", timeout=20_000)
+    names = [f"photo{number}.jpg" for number in range(3)]
+    expect(page.locator("article h2")).to_have_text(names)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_cancel_ends_the_prediction_of_several_photos(page: Page, raw: Path) -> None:
+    photo = sorted((raw / "images").iterdir())[0].read_bytes()
+    page.route("**/predict", lambda route: None)  # never answered
+    files = [
+        {"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": photo} for number in range(3)
+    ]
+    page.set_input_files("#file", files)  # type: ignore[arg-type]
+    expect(page.locator("#status")).to_contain_text("Predicting 0.jpg (1 of 3)")
+    page.click("#cancel")
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+    expect(page.locator("#cancel")).to_be_hidden()
 
 
 @pytest.mark.slow
