@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test check report compare demo verify seeds bench gpu ham10000
+.PHONY: help setup repro test check report compare demo verify seeds mistakes bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,9 @@ verify: setup  ## run the pipeline in every way that DVC has, and compare all by
 
 seeds: setup  ## run the pipeline with three seeds: mean and standard deviation of each metric
 	python -m benchmarks.seeds
+
+mistakes: setup  ## measure what common mistakes report, on the synthetic sample
+	python -m benchmarks.mistakes -S image_size=64 -S epochs=4
 
 bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import random_predictions
 
-from benchmarks import gpu, official, throughput, verify
+from benchmarks import gpu, mistakes, official, throughput, verify
 from benchmarks.seeds import summary
 from lesions.common.artifacts import write_csv
 from lesions.common.params import Params
@@ -79,3 +80,33 @@ def test_another_result_of_the_official_scorer_is_a_failure(
     with pytest.raises(SystemExit) as ended:
         official.main(scorer)
     assert ended.value.code == status
+
+
+def test_a_mistake_is_the_mean_over_seeds_and_paired_where_the_photos_are() -> None:
+    first, second = random_predictions(seed=0), random_predictions(seed=1)
+    same = mistakes.compare([mistakes.Mistake("m", first, first, True)])
+    assert same["metric"].tolist()[:2] == ["weighted_f1", "balanced_accuracy"]
+    assert not same[["difference", "low", "high"]].to_numpy().any()
+    # Unpaired, the same predictions differ by chance.
+    apart = mistakes.compare([mistakes.Mistake("m", first, first, False)])
+    assert (apart["low"] < -0.01).all()
+    assert (apart["high"] > 0.01).all()
+    both = mistakes.compare([mistakes.Mistake("m", one, first, True) for one in (first, second)])
+    alone = mistakes.compare([mistakes.Mistake("m", second, first, True)])
+    np.testing.assert_allclose(both["difference"], alone["difference"] / 2, atol=1e-4)
+    assert f"| m | weighted F1 | {alone['reported'][0]:.3f} |" in mistakes.as_text(alone)
+
+
+@pytest.mark.slow
+def test_mistakes_on_the_sample_are_trained_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["image_size=32", "epochs=1", "device=cpu", "precision=fp32"]
+    mistakes.main(changes, "mobilenetv2", 1, tmp_path)
+    output = capfd.readouterr().out
+    assert "LEAKING (holdout: any-photo)" in output
+    assert output.count("| lesions in training and test |") == 4
+    assert len(pd.read_csv(tmp_path / "mistakes.csv")) == 12
+    assert (tmp_path / "mistakes.png").stat().st_size > 10_000
+    mistakes.main(changes, "mobilenetv2", 1, tmp_path)
+    assert "epoch 1/1" not in capfd.readouterr().err

@@ -92,7 +92,7 @@ def find_mistakes(
         for case, row, (indices, similarities) in zip(
             wrong.to_dict("records"), rows, nearest, strict=True
         ):
-            pixels = photos.images[row]
+            pixels = np.array(photos.images[row])
             heat = grad_cam(classifier, pixels[None], [CODES.index(case["predicted"])])[0]
             yield {
                 "model": classifier.card.network.title,

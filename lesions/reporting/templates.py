@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 import yaml
 
 from lesions.evaluation.metrics import TITLES
@@ -20,7 +22,9 @@ def number(value: float | None) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def interval(row: Mapping[str, float | None], low: str = "low", high: str = "high") -> str:
+def interval(
+    row: "Mapping[str, Any] | pd.Series[Any]", low: str = "low", high: str = "high"
+) -> str:
     """Write the interval of a row, given its columns; a dash if it is undefined."""
     ends = number(row[low]), number(row[high])
     return "–" if "–" in ends else " to ".join(ends)

@@ -1,0 +1,230 @@
+"""Mistakes: what common mistakes of evaluation report, and what is true.
+
+    make mistakes                                          on the synthetic sample, in minutes
+    python -m benchmarks.mistakes -S source=FOLDER -S image_size=96 -S balance=sqrt    in hours
+
+It trains one network from the same start with an honest split (`holdout: any-lesion`) and with a
+leaking one (`holdout: any-photo`), for several seeds, and compares:
+
+- **Lesions in training and test**: the leaking model's metrics on its own test photos, with the
+  honest model's on its own. Both are random photos of the same lesions.
+- **Test photos augmented**: the honest model's metrics on test photos that were changed like
+  training photos, with those on the photos themselves.
+- **Reported where the epoch was chosen**: the honest model's metrics on the validation photos, by
+  which its epoch and its calibration were chosen, with those on the test photos.
+
+Differences have 95 % intervals from a bootstrap over lesions; they are paired where both sides have
+the same photos. What has been trained is kept in `--folder` and not trained again.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+import yaml
+from matplotlib.figure import Figure
+
+from lesions.common.artifacts import write_csv
+from lesions.common.params import Params, load_params
+from lesions.dataset.photos import PhotoArray
+from lesions.dataset.splits import find_leak
+from lesions.evaluation.comparison import METRICS
+from lesions.evaluation.intervals import Floats, percentile_interval
+from lesions.evaluation.metrics import TITLES, bootstrap, point_estimates
+from lesions.evaluation.predictions import Predictions, predict_test_set
+from lesions.networks import hardware
+from lesions.networks.augmentation import augment, random_changes
+from lesions.networks.model_file import load
+from lesions.reporting.pictures import write_picture
+from lesions.reporting.templates import interval, number
+
+ROOT = Path(__file__).parent.parent
+HONEST, LEAKING = "any-lesion", "any-photo"
+PART = 256  # photos that are augmented at a time
+
+
+class Mistake(NamedTuple):
+    """A mistake with one seed: what is reported, and what is true."""
+
+    name: str
+    reported: Predictions
+    true: Predictions
+    paired: bool  # the same photos
+
+
+def main(
+    set_param: Annotated[
+        list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="A network in params.yaml.")] = "mobilenetv2",
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
+    folder: Annotated[Path, typer.Option(help="Where trained models are kept.")] = Path("mistakes"),
+) -> None:
+    """Train with and without a leak, and print what each mistake reports and what is true."""
+    params = read_params(set_param or [], model)
+    mistakes: list[Mistake] = []
+    for seed in range(seeds):
+        honest, leaking = (
+            train(folder, params.model_copy(update={"holdout": holdout, "seed": seed}), model)
+            for holdout in (HONEST, LEAKING)
+        )
+        mistakes += find_mistakes(honest, leaking, params, model)
+    table = compare(mistakes)
+    write_csv(folder / "mistakes.csv", table)
+    write_picture(folder / "mistakes.png", draw(table, params.networks[model].title))
+    print(describe_leak(leaking))
+    print(as_text(table))
+    print(f"{params.networks[model].title}, mean of {seeds} seeds; {folder}/mistakes.csv and .png")
+
+
+def read_params(changes: list[str], model: str) -> Params:
+    """Read params.yaml of this repository, with changes, and one network."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["networks"] = {model: values["networks"][model]}
+    for change in changes:
+        key, _, value = change.partition("=")
+        values[key] = yaml.safe_load(value)
+    return Params(**values)
+
+
+def train(folder: Path, params: Params, model: str) -> Path:
+    """Run the stages up to training in a folder of their own; skip it if that was done before.
+
+    Photos are decoded once, and shared.
+    """
+    place = folder / f"{params.holdout}-{params.seed}"
+    written = place / "params.yaml"
+    if (place / f"models/{model}.safetensors").exists() and load_params(written) == params:
+        return place
+    (place / "data").mkdir(parents=True, exist_ok=True)
+    written.write_text(yaml.safe_dump(params.model_dump()))
+    shared = folder / f"photos-{params.image_size}"
+    for name in ("raw", "resized"):
+        link = place / "data" / name
+        if not link.is_symlink():
+            (shared / name).mkdir(parents=True, exist_ok=True)
+            link.symlink_to((shared / name).resolve())
+    done = (shared / "resized/images.npy").exists()
+    for stage in ("split", "balance") if done else ("download", "resize", "split", "balance"):
+        run(place, f"stages.{stage}")
+    run(place, "stages.train", model)
+    return place
+
+
+def run(place: Path, module: str, *arguments: str) -> None:
+    """Run a stage in a folder; its output is shown."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *arguments]
+    if subprocess.run(command, cwd=place, env=environment, check=False).returncode:
+        sys.exit(f"{module} failed in {place}. Fix the cause and run this again.")
+
+
+def find_mistakes(honest: Path, leaking: Path, params: Params, model: str) -> Iterator[Mistake]:
+    """Predict what each mistake reports, and what is true, with the models of one seed."""
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
+
+    def predict(place: Path, subset: str, images: Path | None = None) -> Predictions:
+        trained = load(place / f"models/{model}.safetensors", used, model)
+        table = place / f"data/split/{subset}.csv"
+        array = images or place / "data/resized"
+        return predict_test_set(trained, array, table, params.decision, params.views)
+
+    true = predict(honest, "test")
+    yield Mistake("lesions in training and test", predict(leaking, "test"), true, False)
+    changed = augment_test_photos(honest, params)
+    yield Mistake("test photos augmented", predict(honest, "test", changed), true, True)
+    yield Mistake("reported where the epoch was chosen", predict(honest, "val"), true, False)
+
+
+def augment_test_photos(place: Path, params: Params) -> Path:
+    """Write the test photos, changed like training photos, to an array of their own."""
+    photos = PhotoArray(place / "data/resized")
+    ids = pd.read_csv(place / "data/split/test.csv")["image_id"]
+    rng = np.random.default_rng(params.seed)
+    parts = []
+    for rows in np.array_split(photos.rows(ids), max(1, len(ids) // PART)):
+        changes = torch.from_numpy(random_changes(len(rows), params.augment, rng))
+        changed = augment(torch.from_numpy(photos.images[rows]), changes, params.augment)
+        parts.append((changed * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    folder = place / "data/augmented"
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "images.npy", np.concatenate(parts))
+    write_csv(folder / "image_ids.csv", ids.to_frame())
+    return folder
+
+
+def compare(mistakes: list[Mistake]) -> pd.DataFrame:
+    """Compare what is reported with what is true: means over seeds.
+
+    Returns:
+        One row per mistake and metric: mistake, metric, reported, true, difference, low, high.
+    """
+    rows = []
+    names = list(dict.fromkeys(mistake.name for mistake in mistakes))
+    for name in names:
+        of_name = [mistake for mistake in mistakes if mistake.name == name]
+        reported = [point_estimates(mistake.reported) for mistake in of_name]
+        true = [point_estimates(mistake.true) for mistake in of_name]
+        resampled = [differences(mistake) for mistake in of_name]
+        for metric in METRICS:
+            told = float(np.mean([values[metric] for values in reported]))
+            real = float(np.mean([values[metric] for values in true]))
+            low, high = percentile_interval(np.mean([one[metric] for one in resampled], axis=0))
+            row = {"mistake": name, "metric": metric, "reported": told, "true": real}
+            rows.append({**row, "difference": told - real, "low": low, "high": high})
+    return pd.DataFrame(rows).round(4)
+
+
+def differences(mistake: Mistake) -> dict[str, Floats]:
+    """Resample the lesions of both sides: each metric's differences.
+
+    With other photos on each side, the resamples of one are reversed, which makes them independent.
+    """
+    reported, true = bootstrap(mistake.reported), bootstrap(mistake.true)
+    order = slice(None) if mistake.paired else slice(None, None, -1)
+    return {name: reported[name] - true[name][order] for name in METRICS}
+
+
+def describe_leak(place: Path) -> str:
+    """Say how many test photos leak."""
+    train_rows, test = (pd.read_csv(place / f"data/split/{name}.csv") for name in ("train", "test"))
+    return find_leak(train_rows, test, "test").warning
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Lay out the table as Markdown."""
+    lines = ["| mistake | metric | reported | true | difference |", "|---|---|---|---|---|"]
+    for _, row in table.iterrows():
+        values = [number(row[name]) for name in ("reported", "true", "difference")]
+        cells = [row["mistake"], TITLES[row["metric"]], *values]
+        lines.append(f"| {' | '.join(cells)} ({interval(row)}) |")
+    return "\n".join(lines)
+
+
+def draw(table: pd.DataFrame, title: str) -> Figure:
+    """Draw the differences with their intervals, one panel per mistake."""
+    names = list(table["mistake"].unique())
+    figure = Figure(figsize=(8, 1.7 * len(names)), layout="constrained")
+    figure.suptitle(f"{title}: what is reported, minus what is true")
+    panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(panels, names, strict=True):
+        rows = table[table["mistake"] == name].iloc[::-1]
+        places = range(len(rows))
+        axis.axvline(0, color="black", linewidth=1)
+        axis.hlines(places, rows["low"], rows["high"], color="#1b6ca8", linewidth=2)
+        axis.plot(rows["difference"], places, "o", color="#1b6ca8")
+        axis.set_yticks(places, [TITLES[metric] for metric in rows["metric"]])
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.set_title(name, loc="left", fontsize=11)
+    return figure
+
+
+if __name__ == "__main__":
+    typer.run(main)
