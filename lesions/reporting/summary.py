@@ -7,6 +7,7 @@ import pandas as pd
 
 from lesions.evaluation.metrics import TITLES
 from lesions.evaluation.test_set import Evaluation
+from lesions.networks.key_metrics import NAMES
 from lesions.reporting.templates import duration
 
 SENSITIVITY = 0.90  # of the operating points that are shown
@@ -25,7 +26,7 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
     """
     metrics = evaluation.key_metrics()
     columns = {**evaluation.titles, "baseline": "baseline"}
-    table = pd.DataFrame(metrics).rename(index=TITLES, columns=columns)
+    table = pd.DataFrame(metrics).loc[list(NAMES)].rename(index=TITLES, columns=columns)
     text = table.map("{:.3f}".format)
     text.loc["training time"] = [_training_time(name) for name in metrics]
     heading = (
