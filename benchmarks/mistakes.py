@@ -7,17 +7,20 @@ It trains one network from the same start with an honest split (`holdout: any-le
 leaking one (`holdout: any-photo`), for several seeds, and compares:
 
 - **Lesions in training and test**: the leaking model's metrics on its own test photos, with the
-  honest model's on its own. Both are random photos of the same lesions.
+  honest model's on its own. Both test sets are drawn from the same photos.
 - **Test photos augmented**: the honest model's metrics on test photos that were changed like
   training photos, with those on the photos themselves.
 - **Reported where the epoch was chosen**: the honest model's metrics on the validation photos, by
   which its epoch and its calibration were chosen, with those on the test photos.
 
 Differences have 95 % intervals from a bootstrap over lesions; they are paired where both sides have
-the same photos. What has been trained is kept in `--folder` and not trained again.
+the same photos, and do not cover the differences between trainings. What has been trained is kept
+in `--folder` and not trained again.
 """
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,8 +33,11 @@ import torch
 import typer
 import yaml
 from matplotlib.figure import Figure
+from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from lesions.common.artifacts import write_csv
+from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import Params, load_params
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak
@@ -75,7 +81,7 @@ def main(
             train(folder, params.model_copy(update={"holdout": holdout, "seed": seed}), model)
             for holdout in (HONEST, LEAKING)
         )
-        mistakes += find_mistakes(honest, leaking, params, model)
+        mistakes += find_mistakes(honest, leaking, load_params(honest / "params.yaml"), model)
     table = compare(mistakes)
     write_csv(folder / "mistakes.csv", table)
     write_picture(folder / "mistakes.png", draw(table, params.networks[model].title))
@@ -85,13 +91,28 @@ def main(
 
 
 def read_params(changes: list[str], model: str) -> Params:
-    """Read params.yaml of this repository, with changes, and one network."""
-    values = yaml.safe_load((ROOT / "params.yaml").read_text())
-    values["networks"] = {model: values["networks"][model]}
+    """Read params.yaml of this repository, with changes, and one network.
+
+    Raises:
+        LesionsError: a key or value that is not allowed.
+    """
+    params = load_params(ROOT / "params.yaml")
+    values = {**params.model_dump(), "networks": {model: params.network(model)}}
+    values["weights"] = params.starting_weights(model)
     for change in changes:
-        key, _, value = change.partition("=")
-        values[key] = yaml.safe_load(value)
-    return Params(**values)
+        *outer, key = change.partition("=")[0].split(".")
+        place = values
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[key] = YAML(typ="safe").load(change.partition("=")[2])
+    if (source := Path(str(values["source"])).expanduser()).is_dir():
+        values["source"] = str(source.resolve())
+    try:
+        return Params(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise LesionsError(f"--set-param {name}: {first['msg']}.") from None
 
 
 def train(folder: Path, params: Params, model: str) -> Path:
@@ -103,14 +124,14 @@ def train(folder: Path, params: Params, model: str) -> Path:
     written = place / "params.yaml"
     if (place / f"models/{model}.safetensors").exists() and load_params(written) == params:
         return place
-    (place / "data").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # what other parameters have left
+    (place / "data").mkdir(parents=True)
     written.write_text(yaml.safe_dump(params.model_dump()))
-    shared = folder / f"photos-{params.image_size}"
+    photos = f"{params.source} {params.sample_seed} {params.image_size}"
+    shared = folder / f"photos-{hashlib.sha256(photos.encode()).hexdigest()[:12]}"
     for name in ("raw", "resized"):
-        link = place / "data" / name
-        if not link.is_symlink():
-            (shared / name).mkdir(parents=True, exist_ok=True)
-            link.symlink_to((shared / name).resolve())
+        (shared / name).mkdir(parents=True, exist_ok=True)
+        (place / "data" / name).symlink_to((shared / name).resolve())
     done = (shared / "resized/images.npy").exists()
     for stage in ("split", "balance") if done else ("download", "resize", "split", "balance"):
         run(place, f"stages.{stage}")
@@ -227,4 +248,4 @@ def draw(table: pd.DataFrame, title: str) -> Figure:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

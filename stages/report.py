@@ -25,7 +25,7 @@ def main() -> None:
     page = FOLDER / "report.html"
     results = read_results(list(params.networks), list(params.external_tests))
     write_text(FOLDER / "report.json", json.dumps(results, indent=2) + "\n")
-    write_text(page, build_report(results, "mistakes.html"))
+    write_text(page, build_report(results))
     print(page)
 
     # The page of mistakes needs the features of all training photos, which takes longer.

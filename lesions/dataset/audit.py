@@ -69,10 +69,13 @@ def audit(
             found.append(("lesion with many photos", str(lesion), "", str(len(rows))))
 
     # Lesions in several subsets, which only `holdout: any-photo` allows.
-    together = pd.concat([rows.assign(subset=name) for name, rows in subsets.items()])
-    for lesion, names in together.groupby("lesion_id", sort=True)["subset"]:
-        if names.nunique() > 1:
-            found.append(("lesion in several subsets", str(lesion), "", ", ".join(names.unique())))
+    subsets_of: dict[str, list[str]] = {}
+    for name, rows in subsets.items():
+        for lesion in rows["lesion_id"].unique():
+            subsets_of.setdefault(str(lesion), []).append(name)
+    for lesion, names in sorted(subsets_of.items()):
+        if len(names) > 1:
+            found.append(("lesion in several subsets", lesion, "", ", ".join(names)))
 
     # Diagnoses and subsets of unusual size.
     for code, count in table.groupby("dx")["lesion_id"].nunique().items():

@@ -55,7 +55,8 @@ def fit_operating_points(
 
     If k of n lesions are at or above a threshold that is one of their scores, the sensitivity on
     new lesions follows the beta distribution with k and n + 1 - k, however the scores are
-    distributed (Wilks 1941, doi 10.1214/aoms/1177731788).
+    distributed (Wilks 1941, doi 10.1214/aoms/1177731788). The same photos have chosen the epoch and
+    the calibration, so the interval is a little too optimistic.
 
     Args:
         probabilities, labels: of n validation photos.

@@ -68,12 +68,11 @@ class Plot(NamedTuple):
     section: str  # a value of SECTIONS, OTHER, or the name of an external test set
 
 
-def build_report(results: dict[str, Any], with_mistakes: str | None) -> str:
+def build_report(results: dict[str, Any]) -> str:
     """Fill templates/report.html.
 
     Args:
         results: from `read_results`.
-        with_mistakes: the file name of the page of mistakes, to link to.
 
     Raises:
         LesionsError: DVC cannot show the plots, or a picture is missing.
@@ -94,7 +93,6 @@ def build_report(results: dict[str, Any], with_mistakes: str | None) -> str:
             plots=draw_plots([one["name"] for one in results["external_tests"]]),
             wide=WIDE,
             pictures=[(*texts, _as_webp(Path(path))) for *texts, path in PICTURES],
-            mistakes=with_mistakes,
         )
     )
 
@@ -120,7 +118,7 @@ def draw_plots(external_tests: list[str]) -> list[Plot]:
             drawn.append(
                 Plot(
                     title["text"],
-                    title["subtitle"],
+                    title.get("subtitle", ""),  # DVC's own templates have none
                     _data_uri("svg+xml", svg.encode()),
                     round(float(width[1])) if width else WIDE,
                     section,

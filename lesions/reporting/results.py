@@ -164,7 +164,10 @@ def parameters_of_last_run() -> Row:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise LesionsError(f"{command[0]}: {error.strerror}.") from None
     if done.returncode:
         raise LesionsError(f"`{' '.join(command[1:])}` failed: {done.stderr.strip()}")
     return done.stdout

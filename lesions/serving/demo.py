@@ -147,6 +147,7 @@ def application(
     page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
     cards = [predictor.classifier.card for predictor in predictors]
     heat_colour = ",".join(map(str, COLOUR))
+    quotes = evidence(paths, [card.network.title for card in cards])
     synthetic = any(card.recipe["source"] == "sample" for card in cards)
 
     async def home(_: Request) -> Response:
@@ -157,7 +158,7 @@ def application(
                 max_bytes=MAX_BYTES,
                 sensitivity=round(100 * SENSITIVITY),
                 heat_colour=f"rgba({heat_colour},{OPACITY})",
-                evidence=evidence(paths, [card.network.title for card in cards]),
+                evidence=quotes,
             )
         )
 
