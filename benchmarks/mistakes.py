@@ -98,7 +98,8 @@ def read_params(changes: list[str], model: str) -> Params:
     """
     params = load_params(ROOT / "params.yaml")
     values = {**params.model_dump(), "networks": {model: params.network(model)}}
-    values["weights"] = params.starting_weights(model)
+    if isinstance(params.weights, dict):
+        values["weights"] = params.weights.get(model, "auto")
     for change in changes:
         *outer, key = change.partition("=")[0].split(".")
         place = values

@@ -9,6 +9,7 @@ from helpers import random_predictions
 from benchmarks import gpu, mistakes, official, throughput, verify
 from benchmarks.seeds import summary
 from lesions.common.artifacts import write_csv
+from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
@@ -110,3 +111,13 @@ def test_mistakes_on_the_sample_are_trained_once(
     assert (tmp_path / "mistakes.png").stat().st_size > 10_000
     mistakes.main(changes, "mobilenetv2", 1, tmp_path)
     assert "epoch 1/1" not in capfd.readouterr().err
+
+
+def test_parameters_of_mistakes_are_read_as_dvc_does(tmp_path: Path) -> None:
+    changes = ["lr=1e-4", "augment.hue=0", f"source={tmp_path}"]
+    params = mistakes.read_params(changes, "mobilenetv2")
+    assert (params.lr, params.augment.hue, params.source) == (1e-4, 0, str(tmp_path))
+    assert list(params.networks) == ["mobilenetv2"]
+    assert params.starting_weights("mobilenetv2") == "imagenet"
+    with pytest.raises(LesionsError, match=r"--set-param lr: Input should be less than or equal"):
+        mistakes.read_params(["lr=7"], "mobilenetv2")

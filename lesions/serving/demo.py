@@ -23,6 +23,7 @@ from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
 from lesions.dataset.photos import Pixels
+from lesions.evaluation.metrics import TITLES
 from lesions.networks.decision import Decision
 from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
 from lesions.reporting.results import read_results
@@ -118,14 +119,17 @@ def evidence(paths: list[Path], titles: list[str]) -> list[str]:
     except LesionsError:  # never evaluated, or with other models
         return []
     metrics = {(row["model"], row["metric"]): row for row in results["metrics"]}
-    sentences = []
-    for title in titles:
-        accuracy, balanced = (metrics[title, name] for name in ("accuracy", "balanced_accuracy"))
-        sentences.append(
-            f"{title} was right on {number(accuracy['value'])} of {results['test_photos']:,} test "
-            f"photos (95 % interval {interval(accuracy)}); balanced accuracy "
-            f"{number(balanced['value'])} ({interval(balanced)})."
-        )
+
+    def value(title: str, name: str) -> str:
+        row = metrics[title, name]
+        known = f" (95 % interval {interval(row)})" if row["low"] is not None else ""
+        return f"{TITLES[name]} {number(row['value'])}{known}"
+
+    sentences = [
+        f"{title}, on {results['test_photos']:,} test photos: {value(title, 'accuracy')}, "
+        f"{value(title, 'balanced_accuracy')}."
+        for title in titles
+    ]
     return [*sentences, *results["verdicts"]]
 
 

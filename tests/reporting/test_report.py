@@ -168,7 +168,8 @@ def test_the_demo_quotes_the_last_run_and_no_other_models(
     paths = [Path(f"models/{name}.safetensors") for name in ("resnet50", "mobilenetv2")]
     first, second, verdict = demo.evidence(paths, ["ResNet50", "MobileNetV2"])
     metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
-    assert f"right on {metrics['ResNet50', 'accuracy']:.3f} of 9 test photos" in first
-    assert second.startswith("MobileNetV2 was right on")
+    accuracy = metrics["ResNet50", "accuracy"]
+    assert first.startswith(f"ResNet50, on 9 test photos: accuracy {accuracy:.3f}, balanced")
+    assert second.startswith("MobileNetV2, on 9 test photos: accuracy")
     assert verdict.startswith("On these 9 test photos")
     assert demo.evidence([path.absolute() for path in paths], ["ResNet50", "MobileNetV2"]) == []
