@@ -190,9 +190,11 @@ def test_an_interrupted_temporary_experiment_resumes(project: Path, tmp_path: Pa
     while not list(checkpoints.glob("mobilenetv2-*.pt")):
         assert running.poll() is None
         time.sleep(0.02)
+    workspaces = project / ".dvc" / "tmp" / "exps"
+    assert list(workspaces.glob("tmp*"))
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(60) != 0
-    assert not list(project.glob(".dvc/tmp/exps/tmp*"))
+    assert not list(workspaces.glob("tmp*"))
     assert "mobilenetv2: resumes after epoch" in dvc(project, *experiment)
     assert not list(checkpoints.glob("*"))
 

@@ -1,7 +1,5 @@
 """The page of mistakes: every wrong test photo, why it may be wrong, and what it looks like."""
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +16,7 @@ from lesions.networks.batches import PhotoLoader
 from lesions.networks.inference import run_inference
 from lesions.networks.model_file import TrainedModel
 from lesions.reporting.heatmaps import grad_cam, overlay
-from lesions.reporting.templates import environment
+from lesions.reporting.templates import environment, image_uri
 
 NEIGHBOURS = 3
 SIDE = 160  # px of the photos on the page, at most
@@ -146,8 +144,6 @@ def nearest_lesions(
 
 def as_jpeg(pixels: Pixels) -> str:
     """Encode (s, s, 3) uint8 as a data URI, at most SIDE pixels wide."""
-    file = io.BytesIO()
     image = Image.fromarray(pixels)
     image.thumbnail((SIDE, SIDE))
-    image.save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return image_uri(image, "JPEG", quality=85)

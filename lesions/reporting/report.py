@@ -1,7 +1,5 @@
 """The report: all results of the last run on one page that opens offline."""
 
-import base64
-import io
 import json
 import re
 import subprocess
@@ -16,7 +14,7 @@ from PIL import Image
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
 from lesions.reporting.results import Row
-from lesions.reporting.templates import environment
+from lesions.reporting.templates import data_uri, environment, image_uri
 
 # The section of the page for each plot of dvc.yaml, by the name of its file or its own name.
 SECTIONS = {
@@ -119,7 +117,7 @@ def draw_plots(external_tests: list[str]) -> list[Plot]:
                 Plot(
                     title["text"],
                     title.get("subtitle", ""),  # DVC's own templates have none
-                    _data_uri("svg+xml", svg.encode()),
+                    data_uri("svg+xml", svg.encode()),
                     round(float(width[1])) if width else WIDE,
                     section,
                 )
@@ -160,15 +158,9 @@ def _nested(rows: list[Row], *keys: str) -> dict[str, Any]:
     return nested
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def _as_webp(path: Path) -> str:
     """Encode a picture, several times smaller than PNG."""
     if not path.exists():
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
-    file = io.BytesIO()
     with Image.open(path) as picture:
-        picture.convert("RGB").save(file, "WEBP", quality=90)
-    return _data_uri("webp", file.getvalue())
+        return image_uri(picture.convert("RGB"), "WEBP", quality=90)

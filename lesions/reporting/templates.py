@@ -1,5 +1,7 @@
-"""Templates: how numbers and metrics are written for people."""
+"""Templates: how numbers, metrics and images are written into pages."""
 
+import base64
+import io
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import yaml
+from PIL import Image
 
 from lesions.evaluation.metrics import TITLES
 
@@ -37,6 +40,18 @@ def duration(seconds: float) -> str:
     '1:11:02'
     """
     return str(timedelta(seconds=round(seconds)))
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Write the bytes of an image into a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def image_uri(image: Image.Image, kind: str, **options: int) -> str:
+    """Encode an image for a page; `kind` and `options` are pillow's, such as JPEG, quality=85."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return data_uri(kind.lower(), file.getvalue())
 
 
 def environment(*folders: Path, autoescape: bool = False) -> jinja2.Environment:

@@ -1,7 +1,6 @@
 """The demo: a local page that shows every model's prediction for a photo; nothing is stored."""
 
 import asyncio
-import base64
 import io
 import time
 from functools import cache
@@ -22,12 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
 from lesions.dataset.diagnoses import CODES, DIAGNOSES
-from lesions.dataset.photos import Pixels
 from lesions.evaluation.metrics import TITLES
 from lesions.networks.decision import Decision
 from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
 from lesions.reporting.results import read_results
-from lesions.reporting.templates import environment, interval, number
+from lesions.reporting.templates import environment, image_uri, interval, number
 from lesions.serving.predictor import Predictor
 from lesions.sources.sample import render_photo
 
@@ -87,15 +85,9 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
         "low_confidence": prediction.low_confidence,
         "out_of_distribution": prediction.out_of_distribution,
         "milliseconds": round(1000 * seconds),
-        "photo": _as_png(pixels),
-        "heat_map": _as_png(overlay(pixels, heat)),
+        "photo": image_uri(Image.fromarray(pixels), "PNG"),
+        "heat_map": image_uri(Image.fromarray(overlay(pixels, heat)), "PNG"),
     }
-
-
-def _as_png(pixels: Pixels) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @cache
