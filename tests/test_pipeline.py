@@ -190,7 +190,7 @@ def test_an_interrupted_temporary_experiment_resumes(project: Path, tmp_path: Pa
     while not list(checkpoints.glob("mobilenetv2-*.pt")):
         assert running.poll() is None
         time.sleep(0.02)
-    workspaces = project / ".dvc" / "tmp" / "exps"
+    workspaces = project / ".dvc" / "tmp" / "exps" / "standalone"
     assert list(workspaces.glob("tmp*"))
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(60) != 0
