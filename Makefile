@@ -18,7 +18,7 @@ setup: .venv/ready  ## build .venv with the tested versions
 	@touch $@
 
 .venv/extras: .venv/ready
-	$(INSTALL) '.[dev,demo,export]'
+	$(INSTALL) '.[dev,demo,duplicates,export]'
 	@touch $@
 
 repro: setup  ## run the whole pipeline (dvc repro)
@@ -47,7 +47,7 @@ demo: .venv/extras  ## serve a page that predicts photos, on this computer only
 verify: setup  ## run the pipeline in every way that DVC has, and compare all bytes
 	python -m benchmarks.verify
 
-seeds: setup  ## run the pipeline with three seeds: mean and standard deviation of each metric
+seeds: setup  ## run the pipeline with three seeds: what the seed changes, and what the test photos
 	python -m benchmarks.seeds
 
 mistakes: setup  ## measure what common mistakes report, on the synthetic sample

@@ -5,7 +5,7 @@ from pathlib import Path
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
 from lesions.dataset import audit
-from lesions.dataset.metadata import join_lesions, read_metadata
+from lesions.dataset.metadata import PUBLISHED_PAIRS, join_lesions, read_metadata, read_pairs
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak, split, summary
 from stages import run_stage
@@ -15,9 +15,12 @@ def main() -> None:
     """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv; audit it."""
     params = load_params()
     metadata = read_metadata(Path("data/raw/metadata.csv"))
+    listed = dict.fromkeys([*read_pairs(PUBLISHED_PAIRS), *read_pairs(Path(params.same_lesion))])
+    ids = set(metadata["image_id"])
+    here = [pair for pair in listed if ids.issuperset(pair)]
     identical = audit.identical_photos(PhotoArray(Path("data/resized")), metadata)
     subsets = split(
-        join_lesions(metadata, identical),
+        join_lesions(metadata, [*here, *identical]),
         params.val_share,
         params.test_share,
         params.holdout,
@@ -29,6 +32,7 @@ def main() -> None:
         for name, rows in subsets.items():
             write_csv(folder / f"{name}.csv", rows)
         write_csv(folder / "audit.csv", findings)
+    print(f"split: {len(here)} of {len(listed)} listed pairs of photos of one lesion are here")
     print(f"split: photos of each diagnosis\n{summary(subsets).T.to_string()}")
     for name, words in (("val", "validation"), ("test", "test")):
         if leak := find_leak(subsets["train"], subsets[name], words):

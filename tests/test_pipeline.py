@@ -136,6 +136,22 @@ def test_results_with_a_leak_are_marked_everywhere(project: Path) -> None:
     back_to_commit(project)
 
 
+def test_pairs_of_photos_of_one_lesion_stay_together_and_are_a_dependency(project: Path) -> None:
+    subsets = {name: pd.read_csv(project / f"data/split/{name}.csv") for name in ("train", "test")}
+    pair = [rows.loc[rows["dx"] == "nv", "image_id"].iloc[0] for rows in subsets.values()]
+    pairs = project / "pairs.csv"
+    pairs.write_text(f"image_id,same_lesion_as\n{','.join(pair)}\n")
+    change_params(project / "params.yaml", same_lesion="pairs.csv")
+    assert "1 of 19 listed pairs" in dvc(project, "repro", "split")
+    train = pd.read_csv(project / "data/split/train.csv").set_index("image_id")
+    assert train.loc[pair, "lesion_id"].nunique() == 1
+    assert "split" not in json.loads(dvc(project, "status", "--json", "split"))
+    pairs.write_text(pairs.read_text() + f"{pair[0]},{train.index[0]}\n")
+    assert "split" in json.loads(dvc(project, "status", "--json", "split"))
+    pairs.unlink()
+    back_to_commit(project)
+
+
 def test_experiments_run_what_they_must_and_come_back_without_training(project: Path) -> None:
     output = dvc(project, "exp", "run", "--name", "faster", "--set-param", "lr=0.01")
     assert ran(output) == TRAINING

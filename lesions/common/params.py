@@ -60,6 +60,7 @@ class Params(_Strict):
     split_seed: Seed
     val_share: Share
     test_share: Share
+    same_lesion: Text
     holdout: Literal["once-photographed", "any-lesion", "any-photo"]
     balance: Literal["multiply", "sqrt", "none"]
     networks: Annotated[dict[Name, Network], Field(min_length=1)]

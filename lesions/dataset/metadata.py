@@ -23,28 +23,10 @@ MAX_COLUMNS = 1000
 MAX_PHOTOS = 30  # of one lesion; HAM10000 has at most 6
 MAX_DIAGNOSES = 2  # of one lesion; HAM10000 has one
 
-# Each pair shows one lesion under two lesion_ids. Published with the corrected DermaMNIST:
-# Abhishek et al. 2025, doi 10.1038/s41597-025-04382-5.
-DUPLICATE_PAIRS = (
-    ("ISIC_0033481", "ISIC_0033421"),
-    ("ISIC_0033556", "ISIC_0032634"),
-    ("ISIC_0029152", "ISIC_0033173"),
-    ("ISIC_0029036", "ISIC_0027027"),
-    ("ISIC_0027820", "ISIC_0028209"),
-    ("ISIC_0027689", "ISIC_0032647"),
-    ("ISIC_0030906", "ISIC_0024879"),
-    ("ISIC_0033391", "ISIC_0034186"),
-    ("ISIC_0025226", "ISIC_0030074"),
-    ("ISIC_0026087", "ISIC_0025664"),
-    ("ISIC_0024736", "ISIC_0029748"),
-    ("ISIC_0024770", "ISIC_0027811"),
-    ("ISIC_0027162", "ISIC_0029061"),
-    ("ISIC_0024602", "ISIC_0032283"),
-    ("ISIC_0029625", "ISIC_0024629"),
-    ("ISIC_0030000", "ISIC_0031392"),
-    ("ISIC_0024437", "ISIC_0031299"),
-    ("ISIC_0033374", "ISIC_0033417"),
-)
+# Pairs of photos that show one lesion under two lesion_ids. Published with the corrected
+# DermaMNIST: Abhishek et al. 2025, doi 10.1038/s41597-025-04382-5.
+PUBLISHED_PAIRS = Path(__file__).parent / "same_lesion.csv"
+PAIR_COLUMNS = ("image_id", "same_lesion_as")
 
 
 def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> pd.DataFrame:
@@ -189,15 +171,36 @@ def clean_table(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return cleaned
 
 
-def join_lesions(
-    table: pd.DataFrame, pairs: Iterable[tuple[str, str]] = DUPLICATE_PAIRS
-) -> pd.DataFrame:
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """Read pairs of photos that show one lesion: the first two columns in PAIR_COLUMNS.
+
+    Raises:
+        LesionsError: the file is not such a table, or a pair is not of two photos.
+    """
+    if not path.is_file():
+        raise LesionsError(
+            f"same_lesion: {path}: not found. Name a table of pairs of photos, with the columns "
+            f"{', '.join(PAIR_COLUMNS)}; {PUBLISHED_PAIRS.name} in lesions/dataset is one."
+        )
+    table = clean_table(path, read_table(path, *PAIR_COLUMNS, only=PAIR_COLUMNS))
+    firsts, seconds = (table[column] for column in PAIR_COLUMNS)
+    wrong = (firsts == "") | (seconds == "") | (firsts == seconds)
+    if wrong.any():
+        row = table.index[wrong][0]
+        raise LesionsError(
+            f"{path}: row {row + 2} is {firsts[row]!r}, {seconds[row]!r}; the image_ids of two "
+            "photos are expected."
+        )
+    return list(zip(firsts, seconds, strict=True))
+
+
+def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Give the two lesions of each pair of photos one lesion_id.
 
     Args:
         table: one row per photo.
-        pairs: image_ids of photos of one lesion; by default the published ones. A pair of which
-            the table lacks a photo is ignored.
+        pairs: image_ids of photos of one lesion. A pair of which the table lacks a photo is
+            ignored.
     """
     lesion = table.set_index("image_id")["lesion_id"]
     for first, second in pairs:

@@ -91,6 +91,29 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
     Raises:
         LesionsError: the file is empty, truncated, too large, or not a photo.
     """
+    return _decode(data, name, lambda width, height: (size, size))
+
+
+def decode_in_proportion(data: bytes, longest: int, name: str) -> Pixels:
+    """Decode a photo like `decode`, but keep its proportions.
+
+    Args:
+        data, name: as for `decode`.
+        longest: the longer side in pixels; smaller photos are enlarged.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+    """
+
+    def scaled(width: int, height: int) -> tuple[int, int]:
+        factor = longest / max(width, height)
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+    return _decode(data, name, scaled)
+
+
+def _decode(data: bytes, name: str, target: Callable[[int, int], tuple[int, int]]) -> Pixels:
+    """Decode a photo and scale it; `target` computes the new width and height from the old."""
     if not data:
         raise LesionsError(f"{name}: the file is empty. Download the photo again.")
     if (scans := _count_scans(data)) > MAX_SCANS:
@@ -107,9 +130,10 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise LesionsError(f"{name}: has several pages or frames. Save one as a photo.")
             upright, profile = _orientation(image), image.info.get("icc_profile")
-            image.draft("RGB", (size, size))
+            size = target(*image.size)
+            image.draft("RGB", size)
             # Scale first: all that follows then works on few pixels.
-            small = _eight_bits(image).resize((size, size), Image.Resampling.BILINEAR)
+            small = _eight_bits(image).resize(size, Image.Resampling.BILINEAR)
             small = small.transpose(upright) if upright is not None else small
             return np.array(_to_srgb(small, profile))
     except LesionsError:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import join_lesions
 
 SUBSETS = ("train", "val", "test")
 
@@ -26,7 +25,7 @@ def split(
     the mistake is worth; `find_leak` tells its results from honest ones.
 
     Args:
-        table: metadata, one row per photo.
+        table: metadata, one row per photo; photos of one lesion have one lesion_id.
         val_share, test_share: shares of all photos, rounded down to whole photos.
         holdout: which lesions may be held out: `once-photographed` (exactly one photo) or
             `any-lesion`; a lesion whose photos have different diagnoses is never held out. Or
@@ -34,8 +33,7 @@ def split(
         seed: of the draw. The order of rows in `table` does not matter.
 
     Returns:
-        The rows of "train", "val" and "test", each sorted by image_id. The lesions of the published
-        duplicate pairs have one lesion_id.
+        The rows of "train", "val" and "test", each sorted by image_id.
 
     Raises:
         LesionsError: a diagnosis has too few lesions for all three subsets, or too few photos may
@@ -48,7 +46,7 @@ def split(
     {'train': 56, 'val': 7, 'test': 7}
     """
     # One row per lesion, or per photo for the common mistake.
-    table = join_lesions(table).sort_values("image_id", ignore_index=True)
+    table = table.sort_values("image_id", ignore_index=True)
     unit = "image_id" if holdout == "any-photo" else "lesion_id"
     lesions = (
         table.groupby(unit)

@@ -6,7 +6,7 @@ from typing import Any
 from lesions.common.params import Params
 
 # Experiments that differ in these have other validation photos: their metrics do not compare.
-DATA = ("source", "sample_seed", "split_seed", "val_share", "test_share", "holdout")
+DATA = ("source", "sample_seed", "split_seed", "val_share", "test_share", "same_lesion", "holdout")
 METRIC = "weighted_f1"
 WIDTH = 50  # characters of the column of changes
 

@@ -1,4 +1,4 @@
-"""The commands of a trained model: `lesions predict`, `lesions export` and `lesions demo`."""
+"""The command line `lesions`: predict, export, demo and duplicates."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ import typer
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lesions.common.artifacts import atomic_write
+from lesions.common.artifacts import atomic_write, write_csv, write_text
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.names import escape, for_spreadsheet, safe_text
 from lesions.common.params import PATH, load_params
@@ -33,6 +33,7 @@ from lesions.serving.predictor import (
     find_model,
     find_photos,
 )
+from lesions.sources.download import find_metadata
 
 COLUMNS = ["photo", "predicted", "malignant", "low_confidence", "out_of_distribution", *CODES]
 SOFTWARE = "lesions predict"  # in the pictures that it writes
@@ -81,7 +82,7 @@ def predict(
         more = " ..." if len(left_out) > 3 else ""
         print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
     if csv is not None:
-        check_output(csv, paths)
+        check_output(csv, paths, ",".join(COLUMNS[:3]))
         if heatmap is not None and csv.absolute().is_relative_to(heatmap.absolute()):
             raise LesionsError(f"{csv}: is in the folder of the heat maps. Name another file.")
     heatmaps = {} if heatmap is None else heatmap_files(heatmap, paths)
@@ -155,8 +156,13 @@ def find_point(predictor: Predictor, target: Target, sensitivity: float) -> Oper
     )
 
 
-def check_output(path: Path, photos: Sequence[Path]) -> None:
-    """Refuse to write to a photo: one of those to be predicted, or any file that ends like one.
+def check_output(path: Path, photos: Sequence[Path], start: str) -> None:
+    """Refuse to write to a photo, of those given or any file that ends like one, or to other files.
+
+    Args:
+        path: the file to write.
+        photos: that are read.
+        start: the first characters of a file of this kind, which may be replaced.
 
     Raises:
         LesionsError: names the file.
@@ -164,19 +170,18 @@ def check_output(path: Path, photos: Sequence[Path]) -> None:
     if path.suffix.lower() in ENDINGS:
         raise LesionsError(
             f"{path}: ends like a photo and would be overwritten. Did the shell expand a pattern? "
-            "Name the file to write after --csv."
+            "Name another file to write."
         )
     target = os.path.realpath(path)
     for photo in photos:
         same = path.exists() and photo.exists() and path.samefile(photo)
         if os.path.realpath(photo) == target or same:
-            raise LesionsError(f"{path}: is one of the photos to predict. Name another file.")
+            raise LesionsError(f"{path}: is one of the photos. Name another file.")
     if path.is_dir():
         raise LesionsError(f"{path}: is a folder. Give the name of a file.")
-    if path.exists():
-        header = ",".join(COLUMNS[:3]).encode()
-        if not path.is_file() or not path.read_bytes().startswith(header):
-            raise LesionsError(f"{path}: exists, and is not a file of predictions. Name another.")
+    ours = path.is_file() and path.read_bytes().startswith(start.encode())
+    if path.exists() and not ours:
+        raise LesionsError(f"{path}: exists, and is not such a file. Name another.")
 
 
 def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -326,9 +331,70 @@ def demo(
         uvicorn.Server(config).run(sockets=[listening])
 
 
+def duplicates(
+    folder: Annotated[
+        Path, typer.Argument(help="Photos, and perhaps their metadata table: data/raw for example.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="imagenet, a network trained here, or the path of a model file."),
+    ] = "imagenet",
+    least: Annotated[
+        int, typer.Option(min=3, help="List pairs of which so many points agree.")
+    ] = 9,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write the pairs to this file, for `same_lesion`.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a page with the photos of each pair to this file.")
+    ] = None,
+) -> None:
+    """Find photos in FOLDER that show one lesion under different ids, the most certain first.
+
+    With a metadata table, only pairs of different lesion_ids are listed.
+    """
+    try:
+        from lesions.serving import duplicates as search
+        from lesions.serving import duplicates_report
+    except ImportError as error:
+        raise LesionsError(
+            f"{error.name} is not installed: pip install -c constraints.txt -e '.[duplicates]'"
+        ) from None
+    if not folder.is_dir():
+        raise LesionsError(f"{folder}: is not a folder. Name one with photos.")
+    paths, _ = find_photos([str(folder)])
+    for output, start in (
+        (csv, ",".join(duplicates_report.COLUMNS)),
+        (sheet, duplicates_report.FIRST_LINE),
+    ):
+        if output is not None:
+            check_output(output, paths, start)
+    network = search.load_network(model if model == search.IMAGENET else str(find_model(model)))
+    found = search.describe(paths, *network)
+    for problem in found.errors:
+        print(f"error: {safe_text(problem)}", file=sys.stderr)
+    if len(found.paths) < 2:
+        raise LesionsError(f"{folder}: {len(found.paths)} photos could be read; two are needed.")
+    pairs = search.compare(found.local, search.most_similar(found.features))
+    photos = duplicates_report.name_photos(found.paths, find_metadata(folder))
+    table = duplicates_report.as_table(pairs, photos, least)
+    for row in table.itertuples():
+        known = "  published" * bool(row.published)
+        print(f"{row.image_id}  {row.same_lesion_as}  {row.points} points{known}")
+    print(duplicates_report.summary(pairs, photos, least))
+    if csv is not None:
+        write_csv(csv, table[list(duplicates_report.COLUMNS)])
+    if sheet is not None:
+        write_text(sheet, duplicates_report.build_sheet(table, photos, csv))
+    if found.errors:
+        raise LesionsError(
+            f"{len(found.errors)} of {len(paths)} photos could not be read; the rest are compared."
+        )
+
+
 def main() -> None:
     """Run the command line `lesions`."""
-    run_cli(predict, export, demo)
+    run_cli(predict, export, demo, duplicates)
 
 
 if __name__ == "__main__":

@@ -93,15 +93,25 @@ def _download_from_kaggle() -> Path:
 
 def _copy_folder(folder: Path, images: Path) -> pd.DataFrame:
     """Copy the photos that a folder's metadata names; zip files need not be unpacked."""
-    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
-    if not found:
+    path = find_metadata(folder)
+    if path is None:
         raise LesionsError(f"{folder}: {METADATA_NAMES[0]} is missing. {LAYOUTS}")
+    metadata = read_metadata(path)
+    _copy_photos(metadata, str(folder), photos_in_folder(folder), images)
+    return metadata
+
+
+def find_metadata(folder: Path) -> Path | None:
+    """Find the metadata table in a folder, if it has one.
+
+    Raises:
+        LesionsError: it has several that differ.
+    """
+    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
     if len({path.read_bytes() for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise LesionsError(f"{folder}: {names} differ. Keep the right one.")
-    metadata = read_metadata(found[0])
-    _copy_photos(metadata, str(folder), photos_in_folder(folder), images)
-    return metadata
+    return found[0] if found else None
 
 
 def _copy_photos(

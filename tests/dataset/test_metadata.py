@@ -6,7 +6,7 @@ import pytest
 from helpers import metadata_of
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.metadata import DUPLICATE_PAIRS, join_lesions, read_metadata
+from lesions.dataset.metadata import PUBLISHED_PAIRS, join_lesions, read_metadata, read_pairs
 
 
 @pytest.fixture
@@ -188,12 +188,39 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_duplicate_pairs_become_one_lesion() -> None:
-    first, second = DUPLICATE_PAIRS[0]
+    pairs = read_pairs(PUBLISHED_PAIRS)
+    first, second = pairs[0]
     table = pd.DataFrame(
         {
             "image_id": [first, "other", second, "second view", "lonely"],
-            "lesion_id": ["B", "C", "A", "A", DUPLICATE_PAIRS[1][0]],
+            "lesion_id": ["B", "C", "A", "A", pairs[1][0]],
         }
     )
-    assert list(join_lesions(table)["lesion_id"])[:4] == ["A", "C", "A", "A"]
-    assert len(DUPLICATE_PAIRS) == 18
+    assert list(join_lesions(table, pairs)["lesion_id"])[:4] == ["A", "C", "A", "A"]
+    assert len(pairs) == 18
+
+
+def test_pairs_are_cleaned_and_other_columns_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("matches,image_id,same_lesion_as\n31, a ,b\n,,\n9,c,d\n")
+    assert read_pairs(file) == [("a", "b"), ("c", "d")]
+
+
+@pytest.mark.parametrize("row", ["a,a", "a,", ",b"])
+def test_pairs_that_are_none_are_refused(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(f"image_id,same_lesion_as\na,b\n{row}\n")
+    with pytest.raises(LesionsError, match=r"row 3 is .* two photos are expected"):
+        read_pairs(file)
+
+
+def test_a_table_of_pairs_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(LesionsError, match=r"same_lesion: .*pairs.csv: not found"):
+        read_pairs(tmp_path / "pairs.csv")
+
+
+def test_pairs_need_their_columns(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text("first,second\na,b\n")
+    with pytest.raises(LesionsError, match="lacks the column image_id, same_lesion_as"):
+        read_pairs(file)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lesions.common.errors import LesionsError
 from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import DUPLICATE_PAIRS
+from lesions.dataset.metadata import PUBLISHED_PAIRS, join_lesions, read_pairs
 from lesions.dataset.splits import SUBSETS, find_leak, split, summary
 
 lesion_sizes = st.lists(st.integers(1, 4), min_size=0, max_size=30).map(lambda more: [1] * 8 + more)
@@ -76,14 +76,15 @@ def test_stratified_by_diagnosis() -> None:
 
 def test_published_duplicates_stay_together() -> None:
     table = metadata_of({dx: [1] * 40 for dx in CODES})
-    table.loc[0, "image_id"], table.loc[1, "image_id"] = DUPLICATE_PAIRS[0]
-    subsets = split(table, 0.1, 0.1, "once-photographed", 0)
-    assert set(DUPLICATE_PAIRS[0]) <= set(subsets["train"]["image_id"])
+    pair, *others = read_pairs(PUBLISHED_PAIRS)
+    table.loc[0, "image_id"], table.loc[1, "image_id"] = pair
+    joined = join_lesions(table, [pair, *others])
+    subsets = split(joined, 0.1, 0.1, "once-photographed", 0)
+    assert set(pair) <= set(subsets["train"]["image_id"])
     for seed in range(20):
-        subsets = split(table, 0.3, 0.3, "any-lesion", seed)
-        assert sorted(
-            rows["image_id"].isin(DUPLICATE_PAIRS[0]).sum() for rows in subsets.values()
-        ) == [0, 0, 2]
+        subsets = split(joined, 0.3, 0.3, "any-lesion", seed)
+        counts = sorted(rows["image_id"].isin(pair).sum() for rows in subsets.values())
+        assert counts == [0, 0, 2]
 
 
 def test_lesion_with_two_diagnoses_only_trains() -> None:

@@ -1,0 +1,116 @@
+"""What `lesions duplicates` writes: the table of pairs, its summary, and a page to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from lesions.common.names import for_spreadsheet
+from lesions.dataset.metadata import PAIR_COLUMNS, PUBLISHED_PAIRS, read_metadata, read_pairs
+from lesions.dataset.photos import decode_in_proportion, read_file
+from lesions.reporting.templates import environment, image_uri
+from lesions.serving.duplicates import Pair
+
+COLUMNS = (*PAIR_COLUMNS, "points")
+FIRST_LINE = "<!doctype html><!-- by lesions duplicates -->"
+PIXELS = 320  # of the photos on the page: the longer side
+
+
+def name_photos(paths: Sequence[Path], metadata: Path | None) -> pd.DataFrame:
+    """Name the photos that are compared.
+
+    Args:
+        paths: of the photos.
+        metadata: their table, if there is one.
+
+    Returns:
+        One row per photo: path, image_id (the file's name without ending, or the whole path if
+        two files have that name), lesion_id and dx (empty where the table lacks the photo or there
+        is none).
+    """
+    stems = pd.Series([path.stem for path in paths])
+    names = [for_spreadsheet(path) for path in paths]
+    photos = pd.DataFrame({"path": paths, "image_id": stems.mask(stems.duplicated(False), names)})
+    if metadata is None:
+        return photos.assign(lesion_id="", dx="")
+    table = read_metadata(metadata).set_index("image_id")[["lesion_id", "dx"]]
+    return photos.join(table, on="image_id").fillna("")
+
+
+def as_table(pairs: Sequence[Pair], photos: pd.DataFrame, least: int) -> pd.DataFrame:
+    """List the pairs of different lesions.
+
+    Args:
+        pairs: the most certain first.
+        photos: from `name_photos`.
+        least: so many points must agree.
+
+    Returns:
+        One row per pair: COLUMNS, published (whether same_lesion.csv has it), first and second
+        (the photos' rows).
+    """
+    published = {frozenset(pair) for pair in read_pairs(PUBLISHED_PAIRS)}
+    ids = photos["image_id"]
+    rows = [
+        {
+            "image_id": ids[pair.first],
+            "same_lesion_as": ids[pair.second],
+            "points": pair.points,
+            "published": frozenset((ids[pair.first], ids[pair.second])) in published,
+            "first": pair.first,
+            "second": pair.second,
+        }
+        for pair in pairs
+        if pair.points >= least and not _one_lesion(pair, photos)
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMNS, "published", "first", "second"])
+
+
+def _one_lesion(pair: Pair, photos: pd.DataFrame) -> bool:
+    first, second = photos["lesion_id"][pair.first], photos["lesion_id"][pair.second]
+    return bool(first != "" and first == second)
+
+
+def summary(pairs: Sequence[Pair], photos: pd.DataFrame, least: int) -> str:
+    """Count the pairs of different lesions, and the known pairs of one lesion that were found."""
+    found = [pair for pair in pairs if pair.points >= least]
+    within = sum(_one_lesion(pair, photos) for pair in found)
+    across = len(found) - within
+    sizes = photos.loc[photos["lesion_id"] != "", "lesion_id"].value_counts()
+    text = (
+        f"{len(photos):,} photos: {across:,} pairs {'of different lesions ' * bool(len(sizes))}"
+        f"agree in {least} points or more ({across / len(photos) * 1000:.1f} per 1,000 photos)"
+    )
+    if known := int((sizes * (sizes - 1) // 2).sum()):
+        text += f"; so do {within:,} of the {known:,} pairs of one lesion ({within / known:.0%})"
+    return text
+
+
+def build_sheet(table: pd.DataFrame, photos: pd.DataFrame, csv: Path | None) -> str:
+    """Fill duplicates.html: the two photos of each pair next to each other.
+
+    Args:
+        table: from `as_table`.
+        photos: from `name_photos`.
+        csv: the file of the same pairs, if it is written.
+    """
+
+    def photo(index: int) -> str:
+        path = photos["path"][index]
+        pixels = decode_in_proportion(read_file(path), PIXELS, str(path))
+        return image_uri(Image.fromarray(pixels), "JPEG", quality=85)
+
+    cases = [
+        {
+            "points": row["points"],
+            "published": row["published"],
+            "photos": [
+                {**photos.loc[index], "image": photo(index)}
+                for index in (row["first"], row["second"])
+            ],
+        }
+        for row in table.to_dict("records")
+    ]
+    template = environment(Path(__file__).parent, autoescape=True).get_template("duplicates.html")
+    return f"{FIRST_LINE}\n{template.render(cases=cases, csv=csv)}\n"

@@ -1,0 +1,156 @@
+"""Duplicates: photos of one lesion are found under other ids, and the pairs fit `same_lesion`."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import CHROMIUM, PARAMS, card_of, network_of, python, serious_findings
+from PIL import Image
+from playwright.sync_api import Browser
+
+from lesions.dataset.metadata import COLUMNS, read_pairs
+from lesions.networks import model_file
+from lesions.serving.duplicates import (
+    LONGEST,
+    LocalFeatures,
+    agreeing_points,
+    local_features,
+    most_similar,
+)
+from lesions.sources.sample import render_photo
+
+
+def features_of(dx: str, lesion: int, view: int) -> LocalFeatures:
+    photo = render_photo(dx, 0, lesion, view)
+    return local_features(np.array(photo.resize((LONGEST, 3 * LONGEST // 4))))
+
+
+def keypoints(points: np.ndarray) -> LocalFeatures:
+    descriptors = np.random.default_rng(0).integers(0, 255, (len(points), 128))
+    return LocalFeatures(points.astype(np.float32), descriptors.astype(np.uint8))
+
+
+@pytest.mark.parametrize("dx", ["mel", "bcc"])
+def test_two_photos_of_a_lesion_agree_and_those_of_two_lesions_do_not(dx: str) -> None:
+    # The second photo is turned, shifted and scaled, and has other light and hairs.
+    photo = features_of(dx, 1, 0)
+    assert agreeing_points(photo, features_of(dx, 1, 1)) > 40
+    assert agreeing_points(photo, features_of(dx, 2, 0)) < 9
+
+
+def test_points_along_a_line_do_not_count() -> None:
+    rng = np.random.default_rng(1)
+    area = rng.uniform(0, 200, (20, 2))
+    assert agreeing_points(keypoints(area), keypoints(1.5 * area + 7)) == 20
+    line = area * (1, 0.02)  # such as the marks of a scale, or a hair
+    assert agreeing_points(keypoints(line), keypoints(1.5 * line + 7)) == 0
+
+
+def test_a_scale_that_no_two_photos_have_does_not_count() -> None:
+    area = np.random.default_rng(1).uniform(0, 200, (20, 2))
+    assert agreeing_points(keypoints(area), keypoints(3 * area)) == 0
+    assert agreeing_points(keypoints(area), keypoints(area[:0])) == 0
+
+
+def test_the_most_similar_photos_are_those_with_the_nearest_features() -> None:
+    features = np.array([[0, 1], [0.1, 1], [5, -1], [5, -0.9]], np.float32)
+    assert most_similar(features, 1) == [(0, 1), (2, 3)]
+    assert most_similar(features, 100) == [(a, b) for a in range(4) for b in range(a + 1, 4)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, and photos of two lesions under five ids: A and B of one lesion_id."""
+    folder = tmp_path_factory.mktemp("duplicates")
+    card = card_of(PARAMS.network("mobilenetv2").torchvision.replace("_", ""), image_size=64)
+    subspace = np.zeros((1, 1280), np.float32)
+    model_file.save(
+        folder / "model.safetensors", network_of(card.name).state_dict(), subspace, card
+    )
+    photos = folder / "photos"
+    photos.mkdir()
+    for name, lesion, view in (("A", 1, 0), ("B", 1, 1), ("C", 1, 2), ("D", 2, 0), ("E", 2, 1)):
+        render_photo("mel", 0, lesion, view).resize((200, 150)).save(photos / f"{name}.png")
+    return folder
+
+
+def search(place: Path, *arguments: str, photos: str = "photos") -> tuple[int, str, str]:
+    command = ("-m", "lesions.serving.commands", "duplicates", photos, "--model")
+    result = python(*command, "model.safetensors", *arguments, folder=place)
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_pairs_are_listed_and_written_for_the_split(place: Path, tmp_path: Path) -> None:
+    csv, sheet = tmp_path / "pairs.csv", tmp_path / "pairs.html"
+    status, output, errors = search(place, "--csv", str(csv), "--sheet", str(sheet))
+    assert status == 0, errors
+    found = {frozenset(pair) for pair in read_pairs(csv)}
+    assert found == {frozenset(pair) for pair in ("AB", "AC", "BC", "DE")}
+    points = pd.read_csv(csv)["points"].tolist()
+    assert points == sorted(points, reverse=True)
+    assert "5 photos: 4 pairs agree in 9 points or more (800.0 per 1,000 photos)" in output
+    page = sheet.read_text()
+    assert page.count("<figure>") == 8
+    assert f"same_lesion={csv}" in page
+    # Both may be written again.
+    assert search(place, "--csv", str(csv), "--sheet", str(sheet))[0] == 0
+
+
+def test_with_a_metadata_table_only_other_lesions_are_listed(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").symlink_to(place / "photos")
+    lesions = {"A": "one", "B": "one", "C": "two", "D": "three", "E": "four"}
+    rows = [
+        (lesion, name, "mel", "histo", "50", "male", "back") for name, lesion in lesions.items()
+    ]
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(tmp_path / "metadata.csv", index=False)
+    _, output, _ = search(place, photos=str(tmp_path))
+    pairs = {frozenset(line.split()[:2]) for line in output.splitlines()[:-1]}
+    assert pairs == {frozenset(pair) for pair in ("AC", "BC", "DE")}
+    assert "3 pairs of different lesions agree" in output
+    assert "so do 1 of the 1 pairs of one lesion (100%)" in output
+
+
+def test_a_damaged_photo_is_reported_and_the_rest_compared(place: Path, tmp_path: Path) -> None:
+    for name in "DE":
+        (tmp_path / f"{name}.png").symlink_to(place / f"photos/{name}.png")
+    (tmp_path / "bad.jpg").write_text("hello")
+    status, output, errors = search(place, photos=str(tmp_path))
+    assert status == 1
+    assert output.startswith("D  E  ")
+    assert "bad.jpg: not a photo" in errors
+    assert "1 of 3 photos could not be read; the rest are compared" in errors
+
+
+def test_photos_with_one_name_are_told_apart(place: Path, tmp_path: Path) -> None:
+    for name, target in (("x/A.png", "D"), ("y/A.png", "E")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(place / f"photos/{target}.png")
+    _, output, _ = search(place, photos=str(tmp_path))
+    assert output.startswith(f"{tmp_path}/x/A.png  {tmp_path}/y/A.png  ")
+
+
+def test_other_files_are_not_overwritten(place: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.html"
+    mine.write_text("<!doctype html><title>mine</title>")
+    status, _, errors = search(place, "--sheet", str(mine))
+    assert status == 1
+    assert "mine.html: exists, and is not such a file" in errors
+    assert mine.read_text() == "<!doctype html><title>mine</title>"
+
+
+def test_a_folder_without_two_photos_is_refused(place: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "one.png")
+    status, _, errors = search(place, photos=str(tmp_path))
+    assert status == 1
+    assert "1 photos could be read; two are needed" in errors
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_the_sheet_is_accessible(place: Path, tmp_path: Path, browser: Browser) -> None:
+    sheet = tmp_path / "pairs.html"
+    assert search(place, "--sheet", str(sheet))[0] == 0
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(sheet.as_uri())
+    assert serious_findings(page) == []
+    assert page.evaluate("document.body.scrollWidth <= innerWidth")
