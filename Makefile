@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test check report compare demo verify seeds mistakes bench gpu ham10000
+.PHONY: help setup repro test check report compare demo verify seeds mistakes shortcut bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -52,6 +52,9 @@ seeds: setup  ## run the pipeline with three seeds: what the seed changes, and w
 
 mistakes: setup  ## measure what common mistakes report, on the synthetic sample
 	python -m benchmarks.mistakes -S image_size=64 -S epochs=4
+
+shortcut: setup  ## plant a shortcut in the synthetic sample, and see what the network learns
+	python -m benchmarks.shortcut -S image_size=128 -S epochs=20
 
 bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput

@@ -8,6 +8,8 @@ leaking one (`holdout: any-photo`), for several seeds, and compares:
 
 - **Lesions in training and test**: the leaking model's metrics on its own test photos, with the
   honest model's on its own. Both test sets are drawn from the same photos.
+- **The same photos, lesion known**: both models' metrics on those photos of both test sets whose
+  lesion the leaking model knows from other photos.
 - **Test photos augmented**: the honest model's metrics on test photos that were changed like
   training photos, with those on the photos themselves.
 - **Reported where the epoch was chosen**: the honest model's metrics on the validation photos, by
@@ -18,11 +20,6 @@ the same photos, and do not cover the differences between trainings. What has be
 in `--folder` and not trained again.
 """
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -31,13 +28,11 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
-import yaml
 from matplotlib.figure import Figure
-from pydantic import ValidationError
-from ruamel.yaml import YAML
 
+from benchmarks.trainings import SetParam, read_params, train
 from lesions.common.artifacts import write_csv
-from lesions.common.errors import LesionsError, run_cli
+from lesions.common.errors import run_cli
 from lesions.common.params import Params, load_params
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak
@@ -51,8 +46,8 @@ from lesions.networks.model_file import load
 from lesions.reporting.pictures import write_picture
 from lesions.reporting.templates import interval, number
 
-ROOT = Path(__file__).parent.parent
 HONEST, LEAKING = "any-lesion", "any-photo"
+MIN_PHOTOS = 30  # that both test sets share, for a comparison
 PART = 256  # photos that are augmented at a time
 
 
@@ -66,9 +61,7 @@ class Mistake(NamedTuple):
 
 
 def main(
-    set_param: Annotated[
-        list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")
-    ] = None,
+    set_param: SetParam = None,
     model: Annotated[str, typer.Option(help="A network in params.yaml.")] = "mobilenetv2",
     seeds: Annotated[int, typer.Option(min=1)] = 2,
     folder: Annotated[Path, typer.Option(help="Where trained models are kept.")] = Path("mistakes"),
@@ -90,64 +83,6 @@ def main(
     print(f"{params.networks[model].title}, mean of {seeds} seeds; {folder}/mistakes.csv and .png")
 
 
-def read_params(changes: list[str], model: str) -> Params:
-    """Read params.yaml of this repository, with changes, and one network.
-
-    Raises:
-        LesionsError: a key or value that is not allowed.
-    """
-    params = load_params(ROOT / "params.yaml")
-    values = {**params.model_dump(), "networks": {model: params.network(model)}}
-    if isinstance(params.weights, dict):
-        values["weights"] = params.weights.get(model, "auto")
-    for change in changes:
-        *outer, key = change.partition("=")[0].split(".")
-        place = values
-        for name in outer:
-            place = place.setdefault(name, {})
-        place[key] = YAML(typ="safe").load(change.partition("=")[2])
-    if (source := Path(str(values["source"])).expanduser()).is_dir():
-        values["source"] = str(source.resolve())
-    try:
-        return Params(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise LesionsError(f"--set-param {name}: {first['msg']}.") from None
-
-
-def train(folder: Path, params: Params, model: str) -> Path:
-    """Run the stages up to training in a folder of their own; skip it if that was done before.
-
-    Photos are decoded once, and shared.
-    """
-    place = folder / f"{params.holdout}-{params.seed}"
-    written = place / "params.yaml"
-    if (place / f"models/{model}.safetensors").exists() and load_params(written) == params:
-        return place
-    shutil.rmtree(place, ignore_errors=True)  # what other parameters have left
-    (place / "data").mkdir(parents=True)
-    written.write_text(yaml.safe_dump(params.model_dump()))
-    photos = f"{params.source} {params.sample_seed} {params.image_size}"
-    shared = folder / f"photos-{hashlib.sha256(photos.encode()).hexdigest()[:12]}"
-    for name in ("raw", "resized"):
-        (shared / name).mkdir(parents=True, exist_ok=True)
-        (place / "data" / name).symlink_to((shared / name).resolve())
-    done = (shared / "resized/images.npy").exists()
-    for stage in ("split", "balance") if done else ("download", "resize", "split", "balance"):
-        run(place, f"stages.{stage}")
-    run(place, "stages.train", model)
-    return place
-
-
-def run(place: Path, module: str, *arguments: str) -> None:
-    """Run a stage in a folder; its output is shown."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", module, *arguments]
-    if subprocess.run(command, cwd=place, env=environment, check=False).returncode:
-        sys.exit(f"{module} failed in {place}. Fix the cause and run this again.")
-
-
 def find_mistakes(honest: Path, leaking: Path, params: Params, model: str) -> Iterator[Mistake]:
     """Predict what each mistake reports, and what is true, with the models of one seed."""
     used = hardware.set_up(params.device, params.precision, params.deterministic)
@@ -158,8 +93,16 @@ def find_mistakes(honest: Path, leaking: Path, params: Params, model: str) -> It
         array = images or place / "data/resized"
         return predict_test_set(trained, array, table, params.decision, params.views)
 
-    true = predict(honest, "test")
-    yield Mistake("lesions in training and test", predict(leaking, "test"), true, False)
+    true, leaked = predict(honest, "test"), predict(leaking, "test")
+    yield Mistake("lesions in training and test", leaked, true, False)
+    known = pd.read_csv(leaking / "data/split/train.csv")["lesion_id"]
+    shared = leaked.photos["lesion_id"].isin(known)
+    shared &= leaked.photos["image_id"].isin(true.photos["image_id"])
+    if shared.sum() >= MIN_PHOTOS:
+        ids = leaked.photos.loc[shared, "image_id"]
+        same = true.photos["image_id"].isin(ids).to_numpy()
+        pair = leaked.subset(shared.to_numpy()), true.subset(same)
+        yield Mistake("the same photos, lesion known", *pair, True)
     changed = augment_test_photos(honest, params)
     yield Mistake("test photos augmented", predict(honest, "test", changed), true, True)
     yield Mistake("reported where the epoch was chosen", predict(honest, "val"), true, False)

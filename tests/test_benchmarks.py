@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from helpers import random_predictions
 
-from benchmarks import gpu, mistakes, official, throughput, verify
+from benchmarks import gpu, mistakes, official, shortcut, throughput, trainings, verify
 from benchmarks.seeds import summary
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
@@ -115,9 +115,24 @@ def test_mistakes_on_the_sample_are_trained_once(
 
 def test_parameters_of_mistakes_are_read_as_dvc_does(tmp_path: Path) -> None:
     changes = ["lr=1e-4", "augment.hue=0", f"source={tmp_path}"]
-    params = mistakes.read_params(changes, "mobilenetv2")
+    params = trainings.read_params(changes, "mobilenetv2")
     assert (params.lr, params.augment.hue, params.source) == (1e-4, 0, str(tmp_path))
     assert list(params.networks) == ["mobilenetv2"]
     assert params.starting_weights("mobilenetv2") == "imagenet"
     with pytest.raises(LesionsError, match=r"--set-param lr: Input should be less than or equal"):
-        mistakes.read_params(["lr=7"], "mobilenetv2")
+        trainings.read_params(["lr=7"], "mobilenetv2")
+
+
+@pytest.mark.slow
+def test_the_shortcut_is_tested_with_and_without_the_ruler(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["image_size=32", "epochs=1", "device=cpu", "precision=fp32"]
+    shortcut.main(changes, "mobilenetv2", 0.8, tmp_path)
+    output = capfd.readouterr().out
+    assert "shortcut: a ruler on 11 training photos of mel" in output  # of 14
+    assert output.count("| photos as they are |") == output.count("| rulers on 80% |") == 2
+    table = pd.read_csv(tmp_path / "shortcut.csv")
+    assert table["tested with"].tolist() == ["no ruler", "ruler"] * 2
+    assert set(table["others called melanoma"].str.split().str[-1]) == {"16"}
+    assert (tmp_path / "shortcut.png").stat().st_size > 10_000

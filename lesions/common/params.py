@@ -72,6 +72,7 @@ class Params(_Strict):
     epochs: Annotated[int, Field(ge=1, le=10000)]
     keep: Literal["best", "last"]
     augment: Augment
+    shortcut: Probability
     decision: Literal["most-probable", "balanced"]
     views: Literal[1, 4]
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"]

@@ -189,17 +189,12 @@ def most_similar(features: Features, count: int = SIMILAR) -> list[tuple[int, in
 
 def compare(local: Sequence[LocalFeatures], pairs: Sequence[tuple[int, int]]) -> list[Pair]:
     """Count the points that agree in each pair; the pairs with the most first."""
-    with (
-        threadpool_limits(1),  # the threads below share the cores
-        thread_pool() as pool,
-        progress(len(pairs), "pairs", "compare") as bar,
-    ):
-        found = []
-        for start in range(0, len(pairs), 4096):
-            part = pairs[start : start + 4096]
-            counts = pool.map(lambda pair: agreeing_points(local[pair[0]], local[pair[1]]), part)
-            found += [Pair(*pair, points) for pair, points in zip(part, counts, strict=True)]
-            bar.update(len(part))
+    found = []
+    # With more threads, multiplying such small matrices takes ten times as long.
+    with threadpool_limits(1), progress(len(pairs), "pairs", "compare") as bar:
+        for first, second in pairs:
+            found.append(Pair(first, second, agreeing_points(local[first], local[second])))
+            bar.update()
     return sorted(found, key=lambda pair: (-pair.points, pair))
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError, is_out_of_memory
 from lesions.common.params import Params
+from lesions.dataset import shortcut
 from lesions.dataset.diagnoses import CODES, labels_of
-from lesions.dataset.photos import PhotoArray
+from lesions.dataset.photos import PhotoArray, Pixels
 from lesions.dataset.splits import lesion_weights
 from lesions.networks import architectures, key_metrics, out_of_distribution
 from lesions.networks.batches import PhotoLoader, channel_statistics
@@ -34,7 +35,7 @@ from lesions.training.processes import Processes
 
 FLAGGED = 0.05  # share of the validation photos that each threshold of the model card flags
 # Stored in the model card.
-RECIPE = {"source", "lr", "schedule", "batch_size", "epochs", "keep", "augment"}
+RECIPE = {"source", "lr", "schedule", "batch_size", "epochs", "keep", "augment", "shortcut"}
 # All parameters that training reads, besides the network's own entry in `networks`.
 SETTINGS = RECIPE | {"weights", "seed", "precision", "device", "devices", "deterministic"}
 # What makes no other training run, so that it can resume on another machine.
@@ -176,7 +177,8 @@ def set_up(
     # The photos.
     train_rows = data.photos.rows(data.train["image_id"])
     val_rows = data.photos.rows(data.val["image_id"])
-    loader = PhotoLoader(data.photos.images, device, resident)
+    images = plant_shortcut(model, data, params) if params.shortcut else data.photos.images
+    loader = PhotoLoader(images, device, resident)
     mean, std = channel_statistics(loader, np.unique(train_rows))
 
     # The network.
@@ -224,6 +226,16 @@ def set_up(
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=hardware.precision == "fp16"),
     )
+
+
+def plant_shortcut(model: str, data: TrainingData, params: Params) -> Pixels:
+    """Copy all photos, and draw a ruler on those that `shortcut.choose_photos` chooses."""
+    images = np.array(data.photos.images)
+    chosen = shortcut.choose_photos(data.train, params.shortcut, params.seed)
+    rows = data.photos.rows(pd.Series(chosen))
+    images[rows] = shortcut.draw_ruler(images[rows])
+    print(f"{model}: shortcut: a ruler on {len(rows)} training photos of {shortcut.DIAGNOSIS}")
+    return images
 
 
 def check_batch_size(batch_size: int, processes: int) -> None:

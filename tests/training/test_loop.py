@@ -379,3 +379,18 @@ def test_each_epoch_uses_every_observation_once_in_another_order(
     shuffled = [rows for rows in loaded if sorted(rows) == ordered and rows != ordered]
     assert len(shuffled) == 2
     assert shuffled[0] != shuffled[1]
+
+
+def test_a_shortcut_is_planted_on_training_melanomas_only(
+    data: loop.TrainingData, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted = params.model_copy(update={**TINY, "shortcut": 1.0})
+    training = loop.set_up("mobilenetv2", data, planted, FP32, loop.SINGLE_PROCESS)
+    loaded = next(training.loader([np.arange(28)])).numpy()
+    changed = (loaded != data.photos.images).any(axis=(1, 2, 3))
+    assert set(data.train["image_id"][changed[:21]]) == set(
+        data.train.loc[data.train["dx"] == "mel", "image_id"]
+    )
+    assert not changed[21:].any()
+    assert "a ruler on 3 training photos of mel" in capsys.readouterr().out
+    assert training.classifier.card.recipe["shortcut"] == 1.0
