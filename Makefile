@@ -64,5 +64,6 @@ gpu: setup  ## measure all that only a GPU can show, in nine minutes: make gpu P
 
 ham10000: setup  ## run the pipeline on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
+	@python -m benchmarks.forecast "$$SOURCE"
 	dvc exp run --set-param "source=\"$$SOURCE\""
 	@dvc metrics show

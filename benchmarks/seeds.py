@@ -1,41 +1,37 @@
-"""Seeds: the pipeline with several seeds, and mean and standard deviation of each key metric.
+"""Seeds: the pipeline with several seeds; how much of a result is luck of the seed or the photos.
 
-`python -m benchmarks.seeds --count 3 -S epochs=2`: experiments seed-0, seed-1, … run outside the
-workspace, which stays as it is. They are kept (`dvc exp show`) and replace those of an earlier
-call; what has run before comes from the cache. The split stays: `split_seed` is another parameter.
+    python -m benchmarks.seeds --count 3 -S epochs=2
+    python -m benchmarks.seeds --read a/predictions.csv --read b/predictions.csv
+
+Experiments seed-0, seed-1, … run outside the workspace, which stays as it is. They are kept (`dvc
+exp show`) and replace those of an earlier call; what has run before comes from the cache. The split
+stays: `split_seed` is another parameter. `--read` runs nothing: it reads the predictions of one
+network from runs that were made elsewhere, one per seed.
 """
 
+import io
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import dvc.api
+import numpy as np
 import pandas as pd
 import typer
 
+from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import load_params
+from lesions.dataset.diagnoses import CODES, labels_of
+from lesions.dataset.metadata import read_table
+from lesions.evaluation.intervals import percentile_interval
+from lesions.evaluation.metrics import TITLES, bootstrap, point_estimates
+from lesions.evaluation.predictions import Predictions
 from lesions.networks.key_metrics import NAMES
+from lesions.reporting.templates import interval, number
 
-
-def collect(names: list[str]) -> pd.DataFrame:
-    """Read the key metrics on test of experiments: columns model, experiment and each metric."""
-    shown = {row["Experiment"]: row for row in dvc.api.exp_show() if row["Experiment"] in names}
-    return pd.DataFrame(
-        {
-            "model": network.title,
-            "experiment": name,
-            **{metric: shown[name].get(f"metrics/test/{model}.json:{metric}") for metric in NAMES},
-        }
-        for model, network in load_params().networks.items()
-        for name in names
-    )
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Write mean ± standard deviation (of a sample: n - 1) of each metric, one column per model."""
-    by_model = table.groupby("model", sort=False)[list(NAMES)]
-    mean, spread = by_model.mean().T, by_model.std().T
-    return mean.map("{:.3f}".format) + " ± " + spread.map("{:.3f}".format)
+COLUMNS = ("image_id", "lesion_id", "actual", "predicted", *CODES)
 
 
 def main(
@@ -43,11 +39,32 @@ def main(
     set_param: Annotated[
         list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")
     ] = None,
+    read: Annotated[
+        list[Path] | None, typer.Option(help="predictions.csv of one seed; run nothing.")
+    ] = None,
 ) -> None:
-    """Run the pipeline for seeds 0, 1, … and print mean ± sd of each metric."""
+    """Run the pipeline for seeds 0, 1, … and say how much the seed and the test photos change."""
+    if read:
+        if len(read) < 2:
+            raise LesionsError("--read: one file. Name those of two seeds or more.")
+        tables = [read_table(path, *COLUMNS) for path in read]
+        print(f"{len(read)} seeds\n{as_text(spread(list(map(from_table, tables))))}")
+        return
     names = [f"seed-{seed}" for seed in range(count)]
+    run_experiments(names, set_param or [])
+    revisions = {row["Experiment"]: row["rev"] for row in dvc.api.exp_show()}
+    for model, network in load_params().networks.items():
+        file = f"plots/{model}/predictions.csv"
+        texts = [dvc.api.read(file, rev=revisions[name]) for name in names]
+        tables = [pd.read_csv(io.StringIO(text), dtype=str) for text in texts]
+        found = spread([from_table(table) for table in tables])
+        print(f"\n{network.title}, {count} seeds\n{as_text(found)}")
+
+
+def run_experiments(names: Sequence[str], set_param: Sequence[str]) -> None:
+    """Run one experiment per seed; end the program if one fails."""
     for seed, name in enumerate(names):
-        changes = [word for one in set_param or [] for word in ("--set-param", one)]
+        changes = [word for one in set_param for word in ("--set-param", one)]
         command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", name]
         subprocess.run(
             [sys.executable, "-m", "dvc", "exp", "remove", name], check=False, capture_output=True
@@ -55,10 +72,64 @@ def main(
         done = subprocess.run([*command, "--set-param", f"seed={seed}", *changes], check=False)
         if done.returncode:
             sys.exit(f"{name} failed. Earlier runs are kept: fix the cause and run this again.")
-    table = collect(names)
-    print(table.to_string(index=False))
-    print(f"\nmean ± sd of {count} seeds\n{summary(table).to_string()}")
+
+
+def from_table(table: pd.DataFrame) -> Predictions:
+    """Make predictions from the text of predictions.csv."""
+    probabilities = table[list(CODES)].to_numpy(dtype=np.float64)
+    photos = table[["image_id", "lesion_id"]].assign(dx=table["actual"])
+    predicted = labels_of(table.assign(dx=table["predicted"]))
+    return Predictions(photos, labels_of(photos), probabilities, probabilities, predicted)
+
+
+def spread(seeds: Sequence[Predictions]) -> pd.DataFrame:
+    """Separate what the test photos and what the seed change.
+
+    Args:
+        seeds: predictions of one network for the same photos, one per seed.
+
+    Returns:
+        One row per key metric: metric; mean over the seeds; photos, the standard deviation of that
+        mean over resamples of the lesions; seed, the standard deviation of the seeds (of a sample:
+        n - 1); low and high, the 95 % interval of one run, from resamples of lesions, each of them
+        with one of the seeds at random.
+
+    Raises:
+        LesionsError: the photos differ.
+    """
+    if len({tuple(one.photos["image_id"]) for one in seeds}) > 1:
+        raise LesionsError("the seeds were not tested on the same photos.")
+    points = pd.DataFrame([point_estimates(one) for one in seeds])
+    resampled = [bootstrap(one) for one in seeds]  # the same lesions for each seed
+    rows = []
+    for name in NAMES:
+        values = np.array([one[name] for one in resampled])  # (seeds, resamples)
+        drawn = np.random.default_rng(0).integers(len(seeds), size=values.shape[1])
+        low, high = percentile_interval(values[drawn, np.arange(values.shape[1])])
+        rows.append(
+            {
+                "metric": name,
+                "mean": points[name].mean(),
+                "photos": values.mean(axis=0).std(),
+                "seed": points[name].std(),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Lay out the table as Markdown."""
+    lines = [
+        "| metric | mean | sd: test photos | sd: seed | 95 % interval of one run |",
+        "|---|---|---|---|---|",
+    ]
+    for _, row in table.iterrows():
+        numbers = [number(row[name]) for name in ("mean", "photos", "seed")]
+        lines.append(f"| {' | '.join([TITLES[row['metric']], *numbers, interval(row)])} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_cli(main)

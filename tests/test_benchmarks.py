@@ -1,19 +1,33 @@
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import random_predictions
+from helpers import FP32, random_predictions
 
-from benchmarks import gpu, mistakes, official, shortcut, throughput, trainings, verify
-from benchmarks.seeds import summary
+from benchmarks import (
+    forecast,
+    gpu,
+    mistakes,
+    official,
+    seeds,
+    shortcut,
+    throughput,
+    trainings,
+    verify,
+)
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
-from lesions.networks.key_metrics import NAMES
+from lesions.evaluation.intervals import percentile_interval
+from lesions.evaluation.metrics import bootstrap, point_estimates
+from lesions.evaluation.predictions import as_table
+from lesions.sources.catalogue import HAM10000
 
 
 def test_ratio_of_each_round() -> None:
@@ -53,9 +67,31 @@ def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
     assert verify.summary(verify.outputs(tmp_path), "data/") != before
 
 
-def test_mean_and_spread_of_seeds() -> None:
-    rows = [{"model": "M", **dict.fromkeys(NAMES, value)} for value in (0.1, 0.2, 0.3)]
-    assert summary(pd.DataFrame(rows))["M"]["accuracy"] == "0.200 ± 0.100"
+def test_photos_and_seeds_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = random_predictions(seed=0), random_predictions(seed=1)
+    same = seeds.spread([one, one]).set_index("metric")
+    assert (same["seed"] == 0).all()
+    assert (same["photos"] > 0.005).all()
+    low, high = percentile_interval(bootstrap(one)["accuracy"])
+    assert (same.loc["accuracy", "low"], same.loc["accuracy", "high"]) == (low, high)
+    # Seeds that differ more than the photos do widen the interval.
+    wrong = dataclasses.replace(other, photos=one.photos, labels=one.labels)
+    wrong = dataclasses.replace(wrong, predicted=(one.labels + 1) % 7)
+    right = dataclasses.replace(wrong, predicted=one.labels)
+    apart = seeds.spread([wrong, right]).set_index("metric").loc["accuracy"]
+    assert (apart["mean"], apart["photos"], apart["low"], apart["high"]) == (0.5, 0, 0, 1)
+    assert apart["seed"] == pytest.approx(0.5**0.5)
+
+    files = [tmp_path / f"{number}.csv" for number in range(2)]
+    for file, predictions in zip(files, (one, dataclasses.replace(one)), strict=True):
+        write_csv(file, as_table(predictions))
+    seeds.main(read=files)
+    assert "2 seeds" in (output := capsys.readouterr().out)
+    assert f"| accuracy | {point_estimates(one)['accuracy']:.3f} |" in output
+    with pytest.raises(LesionsError, match="not tested on the same photos"):
+        seeds.spread([one, one.subset(one.labels > 0)])
 
 
 @pytest.mark.parametrize(("theirs", "status"), [(0.5, 0), (0.51, 1)])
@@ -136,3 +172,43 @@ def test_the_shortcut_is_tested_with_and_without_the_ruler(
     assert table["tested with"].tolist() == ["no ruler", "ruler"] * 2
     assert set(table["others called melanoma"].str.split().str[-1]) == {"16"}
     assert (tmp_path / "shortcut.png").stat().st_size > 10_000
+
+
+def test_the_forecast_says_what_is_fetched_how_long_it_takes_and_what_it_leaves(
+    params: Params,
+) -> None:
+    speeds = {name: forecast.Speeds(100.0, 1001.5) for name in params.networks}
+    text = forecast.describe(
+        params.model_copy(update={"source": "dataverse"}),
+        "2.8 GB",
+        HAM10000.counts or {},
+        10015 / 120,
+        speeds,
+        FP32,
+    )
+    # 35,337 observations in truth: the estimate does not know which lesions are held out.
+    assert "download           2.8 GB\n" in text
+    assert "resize             10,015 photos to 224×224 pixels, 1.5 GB: about 0:02 h" in text
+    found = re.search(r"10 epochs of about ([\d,]+) observations, from imagenet weights", text)
+    assert found
+    assert abs(int(found[1].replace(",", "")) - 35_337) < 3000
+    assert text.count(": about 1:0") == 2  # ten epochs at 100 photos/s
+    assert "models/ (weights and model cards), metrics/ and plots/" in text
+
+
+def test_the_forecast_measures_this_machine(
+    tmp_path: Path,
+    params: Params,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = {"image_size": 32, "batch_size": 4, "device": "cpu", "precision": "fp32"}
+    networks = {"mobilenetv2": params.networks["mobilenetv2"]}
+    changed = params.model_copy(update={**small, "networks": networks})
+    monkeypatch.setattr(forecast, "load_params", lambda: changed)
+    forecast.main("kaggle")
+    output = capsys.readouterr().out
+    assert "5.2 GB from kaggle.com" in output
+    assert re.search(r"train-mobilenetv2  10 epochs of about .*: about \d+:\d\d h", output)
+    with pytest.raises(LesionsError, match=r"SOURCE=.*neither dataverse, kaggle nor a folder"):
+        forecast.main(str(tmp_path))

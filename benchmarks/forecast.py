@@ -1,0 +1,207 @@
+"""Forecast: what a run on real photos fetches, how long its stages take here, what it leaves.
+
+    python -m benchmarks.forecast dataverse      with the parameters of params.yaml
+
+`make ham10000` prints it before it starts. Training and inference are measured on their first
+steps, on noise, so a forecast can be off by a third: machines slow down when they get warm, and
+other programs take their share.
+"""
+
+import contextlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import typer
+from PIL import Image
+
+from lesions.common.artifacts import write_csv
+from lesions.common.errors import LesionsError, run_cli
+from lesions.common.params import Params, load_params
+from lesions.common.user_cache import user_cache
+from lesions.dataset.balancing import balancing_factors
+from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_metadata
+from lesions.dataset.photos import PhotoArray, decode
+from lesions.networks import hardware as machine
+from lesions.networks.hardware import Hardware, describe_device
+from lesions.networks.inference import run_inference
+from lesions.sources.catalogue import HAM10000
+from lesions.sources.download import find_metadata
+from lesions.training.epochs import train_one_epoch
+from lesions.training.loop import SINGLE_PROCESS, TrainingData, set_up
+
+SIDES = (600, 450)  # of HAM10000's photos
+FETCHED = {
+    "dataverse": "{size:.1f} GB from dataverse.harvard.edu, once, into {cache}",
+    "kaggle": "5.2 GB from kaggle.com, once, into kagglehub's cache",
+}
+
+
+class Speeds(NamedTuple):
+    """Photos per second of one network."""
+
+    training: float
+    inference: float
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="As the parameter `source`.")],
+) -> None:
+    """Print what `make ham10000` will do, and how long each stage takes on this machine."""
+    params = load_params().model_copy(update={"source": source})
+    counts: Mapping[str, int] = dict(HAM10000.counts or {})
+    if source in FETCHED:
+        size = sum(file.size or 0 for file in HAM10000.files) / 1e9
+        fetched = FETCHED[source].format(size=size, cache=user_cache())
+    else:
+        folder = Path(os.path.expanduser(source))  # noqa: PTH111 (as in lesions.sources.download)
+        metadata = find_metadata(folder) if folder.is_dir() else None
+        if metadata is None:
+            raise LesionsError(
+                f"SOURCE={source}: neither dataverse, kaggle nor a folder with "
+                "HAM10000_metadata.csv."
+            )
+        photos = read_metadata(metadata)["dx"]
+        counts = {code: int((photos == code).sum()) for code in CODES}
+        fetched = f"{sum(counts.values()):,} photos, copied from {folder}"
+    print("measuring this machine ...", flush=True)
+    used = machine.set_up(params.device, params.precision, params.deterministic)
+    speeds = {name: measure_network(name, params, used) for name in params.networks}
+    decoding = measure_decoding(params.image_size)
+    print(describe(params, fetched, counts, decoding, speeds, used), flush=True)
+
+
+def measure_network(model: str, params: Params, hardware: Hardware) -> Speeds:
+    """Train and predict a few batches of noise.
+
+    Args:
+        model: its name in the table of networks.
+        params: all parameters.
+        hardware: from `hardware.set_up`.
+    """
+    steps = 2 if hardware.device.type == "cpu" else 50
+    count, size = steps * params.batch_size, params.image_size
+    ids = [f"P{row}" for row in range(count)]
+    table = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": CODES[0]})
+    changed = params.model_copy(update={"weights": "random"})
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        noise = np.random.default_rng(0).integers(0, 255, (count, size, size, 3), np.uint8)
+        np.save(Path(place, "images.npy"), noise)
+        write_csv(Path(place, "image_ids.csv"), table[["image_id"]])
+        data = TrainingData(PhotoArray(Path(place)), table, table)
+        training = set_up(model, data, changed, hardware, SINGLE_PROCESS)
+        rows = training.val.rows
+        # The first round is slower: it prepares memory and kernels.
+        for _ in range(2):
+            trained = _seconds(lambda: train_one_epoch(training, 1), hardware)
+            predicted = _seconds(
+                lambda: run_inference(training.classifier, training.loader, rows), hardware
+            )
+            training.classifier.network.train()
+    return Speeds(count / trained, count / predicted)
+
+
+def _seconds(work: Callable[[], object], hardware: Hardware) -> float:
+    start = time.perf_counter()
+    work()
+    if hardware.device.type == "cuda":
+        torch.cuda.synchronize(hardware.device)
+    return time.perf_counter() - start
+
+
+def measure_decoding(size: int) -> float:
+    """Decode a photo of noise again and again on one core: photos per second on all cores."""
+    noise = np.random.default_rng(0).normal(150, 24, (*SIDES[::-1], 3)).clip(0, 255)
+    file = io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG", quality=92)
+    start, count = time.perf_counter(), 20
+    for _ in range(count):
+        decode(file.getvalue(), size, "noise")
+    return count / (time.perf_counter() - start) * (os.cpu_count() or 1)
+
+
+def observations(counts: Mapping[str, int], params: Params) -> int:
+    """Estimate the observations per epoch: all photos but the held-out shares, balanced."""
+    kept = 1 - params.val_share - params.test_share
+    training = {code: max(1, round(count * kept)) for code, count in counts.items() if count}
+    factors = balancing_factors(training, params.balance)
+    return sum(count * factors[code] for code, count in training.items())
+
+
+def describe(
+    params: Params,
+    fetched: str,
+    counts: Mapping[str, int],
+    decoding: float,
+    speeds: Mapping[str, Speeds],
+    hardware: Hardware,
+) -> str:
+    """Lay out the forecast, one line per stage.
+
+    Args:
+        params: all parameters.
+        fetched: what the download stage gets, and from where.
+        counts: photos of each diagnosis.
+        decoding: photos per second.
+        speeds: of each network.
+        hardware: where they were measured.
+    """
+    photos, size = sum(counts.values()), params.image_size
+    held_out = round(photos * params.test_share)
+    validated = round(photos * params.val_share)
+    epoch = observations(counts, params)
+    gigabytes = photos * size * size * 3 / 1e9
+    seconds = {"resize": photos / decoding}
+    what = {
+        "download": fetched,
+        "resize": f"{photos:,} photos to {size}×{size} pixels, {gigabytes:.1f} GB",
+    }
+    for name, speed in speeds.items():
+        stage = f"train-{name}"
+        what[stage] = (
+            f"{params.epochs} epochs of about {epoch:,} observations, from "
+            f"{params.starting_weights(name)} weights"
+        )
+        seconds[stage] = params.epochs * (epoch / speed.training + validated / speed.inference)
+    networks = ", ".join(params.networks[name].title for name in speeds)
+    what["evaluate"] = f"{held_out:,} test photos: {networks}"
+    seconds["evaluate"] = sum(held_out * params.views / one.inference for one in speeds.values())
+    width = max(map(len, what))
+    lines = [
+        f"  {stage:{width}}  {text}" + (f": {_about(seconds[stage])}" if stage in seconds else "")
+        for stage, text in what.items()
+    ]
+    return "\n".join(
+        [
+            "This run:",
+            *lines,
+            f"  together {_about(sum(seconds.values()))}, and the download, on "
+            f"{describe_device(hardware.device)} in {hardware.precision}",
+            "It leaves models/ (weights and model cards), metrics/ and plots/; `make report` shows "
+            "all on one page.",
+            "Ctrl-C stops it. Started again, it goes on after the last whole epoch.",
+        ]
+    )
+
+
+def _about(seconds: float) -> str:
+    """Say a time in hours and minutes, upwards to whole minutes.
+
+    >>> _about(4000)
+    'about 1:07 h'
+    """
+    minutes = int(timedelta(seconds=seconds + 59).total_seconds() // 60)
+    return f"about {minutes // 60}:{minutes % 60:02} h"
+
+
+if __name__ == "__main__":
+    run_cli(main)
