@@ -1,7 +1,7 @@
 """The planted shortcut: rulers on the photos of one diagnosis, to teach what a network may learn.
 
-In collections of real photos, rulers and marks of the pen go with melanomas, and networks learn
-them: Winkler et al. 2019, doi 10.1001/jamadermatol.2019.1735. Here the truth is known.
+A network called nevi melanomas because of the marks of a surgeon's pen (Winkler et al. 2019, doi
+10.1001/jamadermatol.2019.1735). Here such a mark is drawn on purpose, so the truth is known.
 """
 
 import numpy as np

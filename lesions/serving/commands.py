@@ -21,6 +21,7 @@ from lesions.common.names import escape, for_spreadsheet, safe_text
 from lesions.common.params import PATH, load_params
 from lesions.common.progress import progress
 from lesions.dataset.diagnoses import CODES
+from lesions.dataset.metadata import read_metadata
 from lesions.dataset.photos import ENDINGS
 from lesions.networks.decision import Decision
 from lesions.networks.operating_points import OperatingPoint, Target
@@ -76,11 +77,7 @@ def predict(
     A flag marks low confidence (below that of 95 % of the validation photos), or a photo out of
     distribution (farther from the training photos than 95 % of the validation photos).
     """
-    paths, left_out = find_photos(photos)
-    if left_out:
-        names = ", ".join(escape(path.name) for path in left_out[:3])
-        more = " ..." if len(left_out) > 3 else ""
-        print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
+    paths = list_photos(photos)
     if csv is not None:
         check_output(csv, paths, ",".join(COLUMNS[:3]))
         if heatmap is not None and csv.absolute().is_relative_to(heatmap.absolute()):
@@ -121,6 +118,16 @@ def predict(
         raise LesionsError(
             f"{unreadable} of {len(paths)} photos could not be read; the rest are predicted."
         )
+
+
+def list_photos(arguments: Sequence[str]) -> list[Path]:
+    """Find the photos that arguments name; say on stderr which other files are left out."""
+    paths, left_out = find_photos(arguments)
+    if left_out:
+        names = ", ".join(escape(path.name) for path in left_out[:3])
+        more = " ..." if len(left_out) > 3 else ""
+        print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
+    return paths
 
 
 def rule(decision: Decision | None, views: int | None) -> tuple[Decision, int]:
@@ -360,9 +367,12 @@ def duplicates(
         raise LesionsError(
             f"{error.name} is not installed: pip install -c constraints.txt -e '.[duplicates]'"
         ) from None
+    # What can be refused is refused before the long work.
     if not folder.is_dir():
         raise LesionsError(f"{folder}: is not a folder. Name one with photos.")
-    paths, _ = find_photos([str(folder)])
+    paths = list_photos([str(folder)])
+    metadata = find_metadata(folder)
+    lesions = None if metadata is None else read_metadata(metadata)
     for output, start in (
         (csv, ",".join(duplicates_report.COLUMNS)),
         (sheet, duplicates_report.FIRST_LINE),
@@ -370,13 +380,17 @@ def duplicates(
         if output is not None:
             check_output(output, paths, start)
     network = search.load_network(model if model == search.IMAGENET else str(find_model(model)))
+
+    # Read and describe the photos, then compare those that look alike.
     found = search.describe(paths, *network)
     for problem in found.errors:
         print(f"error: {safe_text(problem)}", file=sys.stderr)
     if len(found.paths) < 2:
         raise LesionsError(f"{folder}: {len(found.paths)} photos could be read; two are needed.")
     pairs = search.compare(found.local, search.most_similar(found.features))
-    photos = duplicates_report.name_photos(found.paths, find_metadata(folder))
+
+    # List the pairs.
+    photos = duplicates_report.name_photos(found.paths, lesions)
     table = duplicates_report.as_table(pairs, photos, least)
     for row in table.itertuples():
         known = "  published" * bool(row.published)

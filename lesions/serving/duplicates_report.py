@@ -7,7 +7,7 @@ import pandas as pd
 from PIL import Image
 
 from lesions.common.names import for_spreadsheet
-from lesions.dataset.metadata import PAIR_COLUMNS, PUBLISHED_PAIRS, read_metadata, read_pairs
+from lesions.dataset.metadata import PAIR_COLUMNS, PUBLISHED_PAIRS, read_pairs
 from lesions.dataset.photos import decode_in_proportion, read_file
 from lesions.reporting.templates import environment, image_uri
 from lesions.serving.duplicates import Pair
@@ -17,12 +17,12 @@ FIRST_LINE = "<!doctype html><!-- by lesions duplicates -->"
 PIXELS = 320  # of the photos on the page: the longer side
 
 
-def name_photos(paths: Sequence[Path], metadata: Path | None) -> pd.DataFrame:
+def name_photos(paths: Sequence[Path], metadata: pd.DataFrame | None) -> pd.DataFrame:
     """Name the photos that are compared.
 
     Args:
         paths: of the photos.
-        metadata: their table, if there is one.
+        metadata: from `read_metadata`, if there is a table.
 
     Returns:
         One row per photo: path, image_id (the file's name without ending, or the whole path if
@@ -34,7 +34,7 @@ def name_photos(paths: Sequence[Path], metadata: Path | None) -> pd.DataFrame:
     photos = pd.DataFrame({"path": paths, "image_id": stems.mask(stems.duplicated(False), names)})
     if metadata is None:
         return photos.assign(lesion_id="", dx="")
-    table = read_metadata(metadata).set_index("image_id")[["lesion_id", "dx"]]
+    table = metadata.set_index("image_id")[["lesion_id", "dx"]]
     return photos.join(table, on="image_id").fillna("")
 
 

@@ -115,10 +115,12 @@ def test_a_damaged_photo_is_reported_and_the_rest_compared(place: Path, tmp_path
     for name in "DE":
         (tmp_path / f"{name}.png").symlink_to(place / f"photos/{name}.png")
     (tmp_path / "bad.jpg").write_text("hello")
+    (tmp_path / "phone.heic").write_text("hello")
     status, output, errors = search(place, photos=str(tmp_path))
     assert status == 1
     assert output.startswith("D  E  ")
     assert "bad.jpg: not a photo" in errors
+    assert "left out 1 files that are not photos: phone.heic" in errors
     assert "1 of 3 photos could not be read; the rest are compared" in errors
 
 
