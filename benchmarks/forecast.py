@@ -39,6 +39,7 @@ from lesions.sources.download import find_metadata
 from lesions.training.epochs import train_one_epoch
 from lesions.training.loop import SINGLE_PROCESS, TrainingData, set_up
 
+PHOTOS = 256  # of noise, at most, which are used again and again
 SIDES = (600, 450)  # of HAM10000's photos
 FETCHED = {
     "dataverse": "{size:.1f} GB from dataverse.harvard.edu, once, into {cache}",
@@ -90,13 +91,14 @@ def measure_network(model: str, params: Params, hardware: Hardware) -> Speeds:
     """
     steps = 2 if hardware.device.type == "cpu" else 50
     count, size = steps * params.batch_size, params.image_size
-    ids = [f"P{row}" for row in range(count)]
+    photos = min(count, PHOTOS)
+    ids = [f"P{row % photos}" for row in range(count)]
     table = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": CODES[0]})
     changed = params.model_copy(update={"weights": "random"})
     with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
-        noise = np.random.default_rng(0).integers(0, 255, (count, size, size, 3), np.uint8)
+        noise = np.random.default_rng(0).integers(0, 255, (photos, size, size, 3), np.uint8)
         np.save(Path(place, "images.npy"), noise)
-        write_csv(Path(place, "image_ids.csv"), table[["image_id"]])
+        write_csv(Path(place, "image_ids.csv"), table[["image_id"]][:photos])
         data = TrainingData(PhotoArray(Path(place)), table, table)
         training = set_up(model, data, changed, hardware, SINGLE_PROCESS)
         rows = training.val.rows
@@ -123,10 +125,14 @@ def measure_decoding(size: int) -> float:
     noise = np.random.default_rng(0).normal(150, 24, (*SIDES[::-1], 3)).clip(0, 255)
     file = io.BytesIO()
     Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG", quality=92)
+    # Containers and job schedulers may allow fewer cores than the machine has.
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     start, count = time.perf_counter(), 20
     for _ in range(count):
         decode(file.getvalue(), size, "noise")
-    return count / (time.perf_counter() - start) * (os.cpu_count() or 1)
+    return count / (time.perf_counter() - start) * cores
 
 
 def observations(counts: Mapping[str, int], params: Params) -> int:
@@ -184,7 +190,7 @@ def describe(
         [
             "This run:",
             *lines,
-            f"  together {_about(sum(seconds.values()))}, and the download, on "
+            f"  together {_about(sum(seconds.values()))}, and the download, on one device: "
             f"{describe_device(hardware.device)} in {hardware.precision}",
             "It leaves models/ (weights and model cards), metrics/ and plots/; `make report` shows "
             "all on one page.",

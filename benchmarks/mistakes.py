@@ -9,7 +9,7 @@ leaking one (`holdout: any-photo`), for several seeds, and compares:
 - **Lesions in training and test**: the leaking model's metrics on its own test photos, with the
   honest model's on its own. Both test sets are drawn from the same photos.
 - **The same photos, lesion known**: both models' metrics on those photos of both test sets whose
-  lesion the leaking model knows from other photos.
+  lesion the leaking model knows from other photos; left out if they are fewer than 30.
 - **Test photos augmented**: the honest model's metrics on test photos that were changed like
   training photos, with those on the photos themselves.
 - **Reported where the epoch was chosen**: the honest model's metrics on the validation photos, by
@@ -34,6 +34,7 @@ from benchmarks.trainings import SetParam, read_params, train
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import run_cli
 from lesions.common.params import Params, load_params
+from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak
 from lesions.evaluation.comparison import METRICS
@@ -95,23 +96,30 @@ def find_mistakes(honest: Path, leaking: Path, params: Params, model: str) -> It
 
     true, leaked = predict(honest, "test"), predict(leaking, "test")
     yield Mistake("lesions in training and test", leaked, true, False)
-    known = pd.read_csv(leaking / "data/split/train.csv")["lesion_id"]
-    shared = leaked.photos["lesion_id"].isin(known)
-    shared &= leaked.photos["image_id"].isin(true.photos["image_id"])
-    if shared.sum() >= MIN_PHOTOS:
-        ids = leaked.photos.loc[shared, "image_id"]
-        same = true.photos["image_id"].isin(ids).to_numpy()
-        pair = leaked.subset(shared.to_numpy()), true.subset(same)
-        yield Mistake("the same photos, lesion known", *pair, True)
+    known = read_table(leaking / "data/split/train.csv", "lesion_id")["lesion_id"]
+    ids = known_photos(leaked, true, set(known))
+    if len(ids) < MIN_PHOTOS:
+        print(f"the test sets share {len(ids)} photos of known lesions: too few to compare")
+    else:
+        reported, honest_too = (
+            one.subset(one.photos["image_id"].isin(ids).to_numpy()) for one in (leaked, true)
+        )
+        yield Mistake("the same photos, lesion known", reported, honest_too, True)
     changed = augment_test_photos(honest, params)
     yield Mistake("test photos augmented", predict(honest, "test", changed), true, True)
     yield Mistake("reported where the epoch was chosen", predict(honest, "val"), true, False)
 
 
+def known_photos(leaked: Predictions, true: Predictions, known: set[str]) -> set[str]:
+    """Find the photos of both test sets whose lesion the leaking model knows: their image_ids."""
+    photos = leaked.photos[leaked.photos["lesion_id"].isin(known)]
+    return set(photos["image_id"]) & set(true.photos["image_id"])
+
+
 def augment_test_photos(place: Path, params: Params) -> Path:
     """Write the test photos, changed like training photos, to an array of their own."""
     photos = PhotoArray(place / "data/resized")
-    ids = pd.read_csv(place / "data/split/test.csv")["image_id"]
+    ids = read_table(place / "data/split/test.csv", "image_id")["image_id"]
     rng = np.random.default_rng(params.seed)
     parts = []
     for rows in np.array_split(photos.rows(ids), max(1, len(ids) // PART)):
@@ -159,7 +167,9 @@ def differences(mistake: Mistake) -> dict[str, Floats]:
 
 def describe_leak(place: Path) -> str:
     """Say how many test photos leak."""
-    train_rows, test = (pd.read_csv(place / f"data/split/{name}.csv") for name in ("train", "test"))
+    train_rows, test = (
+        read_table(place / f"data/split/{name}.csv", "lesion_id") for name in ("train", "test")
+    )
     return find_leak(train_rows, test, "test").warning
 
 

@@ -1,4 +1,4 @@
-"""Seeds: the pipeline with several seeds; how much of a result is luck of the seed or the photos.
+"""Seeds: the pipeline with several seeds; how much the seed and the test photos change a result.
 
     python -m benchmarks.seeds --count 3 -S epochs=2
     python -m benchmarks.seeds --read a/predictions.csv --read b/predictions.csv
@@ -25,11 +25,10 @@ from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import load_params
 from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.metadata import read_table
-from lesions.evaluation.intervals import percentile_interval
 from lesions.evaluation.metrics import TITLES, bootstrap, point_estimates
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.key_metrics import NAMES
-from lesions.reporting.templates import interval, number
+from lesions.reporting.templates import number
 
 COLUMNS = ("image_id", "lesion_id", "actual", "predicted", *CODES)
 
@@ -89,10 +88,9 @@ def spread(seeds: Sequence[Predictions]) -> pd.DataFrame:
         seeds: predictions of one network for the same photos, one per seed.
 
     Returns:
-        One row per key metric: metric; mean over the seeds; photos, the standard deviation of that
-        mean over resamples of the lesions; seed, the standard deviation of the seeds (of a sample:
-        n - 1); low and high, the 95 % interval of one run, from resamples of lesions, each of them
-        with one of the seeds at random.
+        One row per key metric: metric; mean over the seeds; and standard deviations: photos, of one
+        run over resamples of the lesions; seed, between the seeds (of a sample: n - 1); and both,
+        of one run with another seed on other photos, the root of the sum of their squares.
 
     Raises:
         LesionsError: the photos differ.
@@ -103,31 +101,22 @@ def spread(seeds: Sequence[Predictions]) -> pd.DataFrame:
     resampled = [bootstrap(one) for one in seeds]  # the same lesions for each seed
     rows = []
     for name in NAMES:
-        values = np.array([one[name] for one in resampled])  # (seeds, resamples)
-        drawn = np.random.default_rng(0).integers(len(seeds), size=values.shape[1])
-        low, high = percentile_interval(values[drawn, np.arange(values.shape[1])])
-        rows.append(
-            {
-                "metric": name,
-                "mean": points[name].mean(),
-                "photos": values.mean(axis=0).std(),
-                "seed": points[name].std(),
-                "low": low,
-                "high": high,
-            }
-        )
+        photos = float(np.mean([np.nanstd(one[name]) for one in resampled]))
+        seed = float(points[name].std())
+        deviations = {"photos": photos, "seed": seed, "both": float(np.hypot(photos, seed))}
+        rows.append({"metric": name, "mean": points[name].mean(), **deviations})
     return pd.DataFrame(rows)
 
 
 def as_text(table: pd.DataFrame) -> str:
     """Lay out the table as Markdown."""
     lines = [
-        "| metric | mean | sd: test photos | sd: seed | 95 % interval of one run |",
+        "| metric | mean | sd: test photos | sd: seed | sd: both |",
         "|---|---|---|---|---|",
     ]
     for _, row in table.iterrows():
-        numbers = [number(row[name]) for name in ("mean", "photos", "seed")]
-        lines.append(f"| {' | '.join([TITLES[row['metric']], *numbers, interval(row)])} |")
+        numbers = [number(row[name]) for name in ("mean", "photos", "seed", "both")]
+        lines.append(f"| {' | '.join([TITLES[row['metric']], *numbers])} |")
     return "\n".join(lines)
 
 

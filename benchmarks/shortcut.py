@@ -22,6 +22,7 @@ from benchmarks.trainings import SetParam, read_params, train
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import run_cli
 from lesions.dataset.diagnoses import CODES, labels_of
+from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray, Pixels
 from lesions.dataset.shortcut import draw_ruler
 from lesions.networks import hardware
@@ -72,7 +73,8 @@ def main(
 
 def held_out_photos(place: Path) -> HeldOut:
     """Read the validation and test photos of a training, and draw a ruler on a copy of each."""
-    tables = [pd.read_csv(place / f"data/split/{name}.csv") for name in ("val", "test")]
+    paths = (place / f"data/split/{name}.csv" for name in ("val", "test"))
+    tables = [read_table(path, "image_id", "dx") for path in paths]
     table = pd.concat(tables, ignore_index=True)
     photos = PhotoArray(place / "data/resized")
     plain = np.array(photos.images[photos.rows(table["image_id"])])
@@ -95,7 +97,9 @@ def count(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> dict[s
         "accuracy": round(float((predicted == labels).mean()), 3),
         "melanomas found": f"{(called & melanoma).sum()} of {melanoma.sum()}",
         "others called melanoma": f"{(called & ~melanoma).sum()} of {(~melanoma).sum()}",
-        "their mean probability": round(float(probabilities[~melanoma, MELANOMA].mean()), 3),
+        "mean melanoma probability of the others": round(
+            float(probabilities[~melanoma, MELANOMA].mean()), 3
+        ),
     }
 
 

@@ -36,7 +36,10 @@ def read_params(changes: list[str], model: str) -> Params:
         for name in outer:
             place = place.setdefault(name, {})
         place[key] = YAML(typ="safe").load(change.partition("=")[2])
-    values["same_lesion"] = str((ROOT / str(values["same_lesion"])).resolve())
+    # The stages run in other folders.
+    if values["same_lesion"] == params.same_lesion:
+        values["same_lesion"] = str(ROOT / params.same_lesion)
+    values["same_lesion"] = str(Path(str(values["same_lesion"])).expanduser().resolve())
     if (source := Path(str(values["source"])).expanduser()).is_dir():
         values["source"] = str(source.resolve())
     try:
@@ -55,24 +58,37 @@ def train(folder: Path, params: Params, model: str) -> Path:
     Returns:
         The folder, which has data/, models/, metrics/ and plots/.
     """
-    name = f"{params.holdout}-{params.seed}"
-    place = folder / (f"{name}-shortcut" if params.shortcut else name)
-    written = place / "params.yaml"
-    if (place / f"models/{model}.safetensors").exists() and load_params(written) == params:
+    # The name depends on all that the result depends on: what is there need not be made again.
+    pairs = Path(params.same_lesion).read_text(encoding="utf-8")
+    place = folder / f"{model}-{params.holdout}-{params.seed}-{_digest(params.model_dump(), pairs)}"
+    if (place / f"models/{model}.safetensors").exists():
         return place
-    shutil.rmtree(place, ignore_errors=True)  # what other parameters have left
-    (place / "data").mkdir(parents=True)
-    written.write_text(yaml.safe_dump(params.model_dump()))
-    photos = f"{params.source} {params.sample_seed} {params.image_size}"
-    shared = folder / f"photos-{hashlib.sha256(photos.encode()).hexdigest()[:12]}"
+
+    # The photos, for all trainings.
+    photos = folder / f"photos-{_digest(params.source, params.sample_seed, params.image_size)}"
+    if not (photos / "data/resized/images.npy").exists():
+        prepare(photos, params)
+        run(photos, "stages.download")
+        run(photos, "stages.resize")
+
+    prepare(place, params)
     for name in ("raw", "resized"):
-        (shared / name).mkdir(parents=True, exist_ok=True)
-        (place / "data" / name).symlink_to((shared / name).resolve())
-    done = (shared / "resized/images.npy").exists()
-    for stage in ("split", "balance") if done else ("download", "resize", "split", "balance"):
-        run(place, f"stages.{stage}")
+        (place / "data" / name).symlink_to((photos / "data" / name).resolve())
+    run(place, "stages.split")
+    run(place, "stages.balance")
     run(place, "stages.train", model)
     return place
+
+
+def prepare(place: Path, params: Params) -> None:
+    """Make a folder for stages to run in, without what an interrupted run has left there."""
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "data").mkdir(parents=True)
+    (place / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:8]
 
 
 def run(place: Path, module: str, *arguments: str) -> None:

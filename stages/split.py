@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lesions.common.artifacts import atomic_write, write_csv
+from lesions.common.errors import LesionsError
 from lesions.common.params import load_params
 from lesions.dataset import audit
 from lesions.dataset.metadata import PUBLISHED_PAIRS, join_lesions, read_metadata, read_pairs
@@ -15,9 +16,15 @@ def main() -> None:
     """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv; audit it."""
     params = load_params()
     metadata = read_metadata(Path("data/raw/metadata.csv"))
-    listed = dict.fromkeys([*read_pairs(PUBLISHED_PAIRS), *read_pairs(Path(params.same_lesion))])
+    published, own = read_pairs(PUBLISHED_PAIRS), read_pairs(Path(params.same_lesion))
+    listed = dict.fromkeys([*published, *own])
     ids = set(metadata["image_id"])
     here = [pair for pair in listed if ids.issuperset(pair)]
+    if own and not set(own) & set(here) and set(own) != set(published):
+        raise LesionsError(
+            f"same_lesion: {params.same_lesion}: no pair is of two photos of the metadata, for "
+            f"example {own[0]}; image_ids such as {metadata['image_id'].iloc[0]} are expected."
+        )
     identical = audit.identical_photos(PhotoArray(Path("data/resized")), metadata)
     subsets = split(
         join_lesions(metadata, [*here, *identical]),

@@ -24,7 +24,6 @@ from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
-from lesions.evaluation.intervals import percentile_interval
 from lesions.evaluation.metrics import bootstrap, point_estimates
 from lesions.evaluation.predictions import as_table
 from lesions.sources.catalogue import HAM10000
@@ -67,22 +66,22 @@ def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
     assert verify.summary(verify.outputs(tmp_path), "data/") != before
 
 
-def test_photos_and_seeds_are_told_apart(
+def test_seeds_and_photos_have_deviations_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = random_predictions(seed=0), random_predictions(seed=1)
     same = seeds.spread([one, one]).set_index("metric")
     assert (same["seed"] == 0).all()
     assert (same["photos"] > 0.005).all()
-    low, high = percentile_interval(bootstrap(one)["accuracy"])
-    assert (same.loc["accuracy", "low"], same.loc["accuracy", "high"]) == (low, high)
-    # Seeds that differ more than the photos do widen the interval.
+    assert same.loc["accuracy", "photos"] == pytest.approx(bootstrap(one)["accuracy"].std())
+    assert (same["both"] == same["photos"]).all()
+    # Seeds can differ where the photos do not matter.
     wrong = dataclasses.replace(other, photos=one.photos, labels=one.labels)
     wrong = dataclasses.replace(wrong, predicted=(one.labels + 1) % 7)
     right = dataclasses.replace(wrong, predicted=one.labels)
     apart = seeds.spread([wrong, right]).set_index("metric").loc["accuracy"]
-    assert (apart["mean"], apart["photos"], apart["low"], apart["high"]) == (0.5, 0, 0, 1)
-    assert apart["seed"] == pytest.approx(0.5**0.5)
+    assert (apart["mean"], apart["photos"]) == (0.5, 0)
+    assert apart["seed"] == apart["both"] == pytest.approx(0.5**0.5)
 
     files = [tmp_path / f"{number}.csv" for number in range(2)]
     for file, predictions in zip(files, (one, dataclasses.replace(one)), strict=True):
@@ -145,8 +144,17 @@ def test_mistakes_on_the_sample_are_trained_once(
     assert output.count("| lesions in training and test |") == 4
     assert len(pd.read_csv(tmp_path / "mistakes.csv")) == 12
     assert (tmp_path / "mistakes.png").stat().st_size > 10_000
+    assert output.count("resize: 99 photos") == 1
+    assert "too few to compare" in output
     mistakes.main(changes, "mobilenetv2", 1, tmp_path)
     assert "epoch 1/1" not in capfd.readouterr().err
+
+
+def test_known_photos_are_in_both_test_sets_and_their_lesion_in_training() -> None:
+    predictions = random_predictions()  # P0 of the lesion L0, and so on
+    leaked = predictions.subset(np.arange(300) < 20)
+    true = predictions.subset(np.arange(300) >= 10)
+    assert mistakes.known_photos(leaked, true, {"L5", "L12", "L15", "L30"}) == {"P12", "P15"}
 
 
 def test_parameters_of_mistakes_are_read_as_dvc_does(tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_pairs_of_photos_of_one_lesion_stay_together_and_are_a_dependency(projec
     assert "split" not in json.loads(dvc(project, "status", "--json", "split"))
     pairs.write_text(pairs.read_text() + f"{pair[0]},{train.index[0]}\n")
     assert "split" in json.loads(dvc(project, "status", "--json", "split"))
+    pairs.write_text("image_id,same_lesion_as\na.jpg,b.jpg\n")
+    assert "no pair is of two photos of the metadata" in dvc(project, "repro", "split", fails=True)
     pairs.unlink()
     back_to_commit(project)
 

@@ -172,7 +172,10 @@ def clean_table(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Read pairs of photos that show one lesion: the first two columns in PAIR_COLUMNS.
+    """Read pairs of photos that show one lesion: the columns in PAIR_COLUMNS.
+
+    Returns:
+        The image_ids of each pair, sorted, each pair once.
 
     Raises:
         LesionsError: the file is not such a table, or a pair is not of two photos.
@@ -191,7 +194,8 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
             f"{path}: row {row + 2} is {firsts[row]!r}, {seconds[row]!r}; the image_ids of two "
             "photos are expected."
         )
-    return list(zip(firsts, seconds, strict=True))
+    pairs = (sorted(pair) for pair in zip(firsts, seconds, strict=True))
+    return list(dict.fromkeys((first, second) for first, second in pairs))
 
 
 def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:

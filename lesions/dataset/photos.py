@@ -276,7 +276,7 @@ class PhotoArray:
         Raises:
             LesionsError: a file is missing or damaged, or the two do not match.
         """
-        self._ids = folder / "image_ids.csv"
+        self._ids, self._path = folder / "image_ids.csv", folder / "images.npy"
         table = read_table(self._ids, "image_id")
         try:
             self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
@@ -301,6 +301,11 @@ class PhotoArray:
     def size(self) -> int:
         """Width and height of every photo in pixels."""
         return int(self.images.shape[1])
+
+    def writable(self) -> Pixels:
+        """Map `images` once more so that changes stay in memory, and the file as it is."""
+        pixels: Pixels = np.load(self._path, mmap_mode="c")
+        return pixels
 
     def rows(self, image_ids: "pd.Series[str]") -> npt.NDArray[np.int64]:
         """Find the rows of `images` with these photos: (len(image_ids),) int64."""

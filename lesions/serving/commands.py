@@ -347,10 +347,10 @@ def duplicates(
         typer.Option(help="imagenet, a network trained here, or the path of a model file."),
     ] = "imagenet",
     least: Annotated[
-        int, typer.Option(min=3, help="List pairs of which so many points agree.")
+        int, typer.Option(min=4, help="The least number of matching keypoints of a pair.")
     ] = 9,
     csv: Annotated[
-        Path | None, typer.Option(help="Write the pairs to this file, for `same_lesion`.")
+        Path | None, typer.Option(help="Write the pairs to this new file, for `same_lesion`.")
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="Write a page with the photos of each pair to this file.")
@@ -370,15 +370,18 @@ def duplicates(
     # What can be refused is refused before the long work.
     if not folder.is_dir():
         raise LesionsError(f"{folder}: is not a folder. Name one with photos.")
-    paths = list_photos([str(folder)])
+    found_paths = list_photos([str(folder)])
+    paths = duplicates_report.drop_copies(found_paths)
+    if copies := len(found_paths) - len(paths):
+        print(f"left out {copies} copies with the same name and content", file=sys.stderr)
     metadata = find_metadata(folder)
     lesions = None if metadata is None else read_metadata(metadata)
-    for output, start in (
-        (csv, ",".join(duplicates_report.COLUMNS)),
-        (sheet, duplicates_report.FIRST_LINE),
-    ):
-        if output is not None:
-            check_output(output, paths, start)
+    if csv is not None and csv.exists():
+        raise LesionsError(f"{csv}: exists, and may be somebody's choice of pairs. Name another.")
+    if sheet is not None:
+        check_output(sheet, paths, duplicates_report.FIRST_LINE)
+        if csv is not None and csv.absolute() == sheet.absolute():
+            raise LesionsError(f"{csv}: is the file of the pairs and of the page. Name two files.")
     network = search.load_network(model if model == search.IMAGENET else str(find_model(model)))
 
     # Read and describe the photos, then compare those that look alike.

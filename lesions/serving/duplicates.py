@@ -201,7 +201,8 @@ def compare(local: Sequence[LocalFeatures], pairs: Sequence[tuple[int, int]]) ->
 def agreeing_points(first: LocalFeatures, second: LocalFeatures) -> int:
     """Count the keypoints that one shift, rotation and scale takes from one photo to the other.
 
-    0 if they lie along a line, or if the scales differ too much to be sure.
+    0 if fewer than four keypoints match, if those that agree lie along a line or close together, or
+    if the scales differ too much to be sure. Mirrored photos do not agree.
     """
     if min(len(first.points), len(second.points)) < 2:
         return 0

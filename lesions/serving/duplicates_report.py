@@ -1,5 +1,6 @@
 """What `lesions duplicates` writes: the table of pairs, its summary, and a page to look at."""
 
+import filecmp
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +30,27 @@ def name_photos(paths: Sequence[Path], metadata: pd.DataFrame | None) -> pd.Data
         two files have that name), lesion_id and dx (empty where the table lacks the photo or there
         is none).
     """
-    stems = pd.Series([path.stem for path in paths])
-    names = [for_spreadsheet(path) for path in paths]
-    photos = pd.DataFrame({"path": paths, "image_id": stems.mask(stems.duplicated(False), names)})
+    stems = pd.Series([path.stem for path in paths], dtype=str)
+    ids = [
+        for_spreadsheet(path if repeated else path.stem)
+        for path, repeated in zip(paths, stems.duplicated(keep=False), strict=True)
+    ]
+    photos = pd.DataFrame({"path": paths, "image_id": ids})
     if metadata is None:
         return photos.assign(lesion_id="", dx="")
     table = metadata.set_index("image_id")[["lesion_id", "dx"]]
     return photos.join(table, on="image_id").fillna("")
+
+
+def drop_copies(paths: Sequence[Path]) -> list[Path]:
+    """Keep the first of all files with one name and one content: Kaggle has each photo twice."""
+    kept: dict[str, list[Path]] = {}
+    for path in paths:
+        same_name = kept.setdefault(path.stem, [])
+        if not any(filecmp.cmp(path, other, shallow=False) for other in same_name):
+            same_name.append(path)
+    chosen = {path for same_name in kept.values() for path in same_name}
+    return [path for path in paths if path in chosen]
 
 
 def as_table(pairs: Sequence[Pair], photos: pd.DataFrame, least: int) -> pd.DataFrame:

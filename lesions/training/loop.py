@@ -229,8 +229,12 @@ def set_up(
 
 
 def plant_shortcut(model: str, data: TrainingData, params: Params) -> Pixels:
-    """Copy all photos, and draw a ruler on those that `shortcut.choose_photos` chooses."""
-    images = np.array(data.photos.images)
+    """Draw a ruler on the photos that `shortcut.choose_photos` chooses.
+
+    Returns:
+        (n, s, s, 3) uint8, all photos. Only the changed ones take memory.
+    """
+    images = data.photos.writable()
     chosen = shortcut.choose_photos(data.train, params.shortcut, params.seed)
     rows = data.photos.rows(pd.Series(chosen))
     images[rows] = shortcut.draw_ruler(images[rows])

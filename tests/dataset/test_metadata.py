@@ -202,7 +202,7 @@ def test_duplicate_pairs_become_one_lesion() -> None:
 
 def test_pairs_are_cleaned_and_other_columns_ignored(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
-    file.write_text("matches,image_id,same_lesion_as\n31, a ,b\n,,\n9,c,d\n")
+    file.write_text("points,image_id,same_lesion_as\n31, b ,a\n,,\n9,c,d\n8,a,b\n")
     assert read_pairs(file) == [("a", "b"), ("c", "d")]
 
 

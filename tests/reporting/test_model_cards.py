@@ -14,10 +14,11 @@ POINT = OperatingPoint(
 )
 
 
-def written(source: str, leaking: int = 0) -> str:
+def written(source: str, leaking: int = 0, shortcut: float = 0) -> str:
     distances = np.repeat([0.6, 0.4], [75, 225])
     predictions = replace(random_predictions(), distances=distances)
     recipe = {"source": source, "lr": 0.001, "augment": PARAMS.augment.model_dump()}
+    recipe["shortcut"] = shortcut
     card = card_of(recipe=recipe, bias=(0.5, 0, 0, 0, 0, 0, 0), operating_points=(POINT,))
     tables = metrics.all_tables(predictions, metrics.bootstrap(predictions), card)
     return write_card(card, tables, predictions, "most-probable", Leak(leaking, 300, "test"))
@@ -59,3 +60,9 @@ def test_a_card_of_leaking_results_says_so() -> None:
     assert "**LEAKING (holdout: any-photo): 120 of 300 test photos" in text
     assert "No lesion is in both" not in text
     assert "LEAKING" not in written("dataverse")
+
+
+def test_a_card_of_a_planted_shortcut_says_so() -> None:
+    text = written("dataverse", shortcut=0.8)
+    assert "a ruler is drawn on 80% of the training melanomas" in text
+    assert "planted shortcut" not in written("dataverse")

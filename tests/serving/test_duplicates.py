@@ -93,8 +93,11 @@ def test_pairs_are_listed_and_written_for_the_split(place: Path, tmp_path: Path)
     page = sheet.read_text()
     assert page.count("<figure>") == 8
     assert f"same_lesion={csv}" in page
-    # Both may be written again.
-    assert search(place, "--csv", str(csv), "--sheet", str(sheet))[0] == 0
+    # The page may be written again; from the table somebody may have deleted pairs.
+    assert search(place, "--sheet", str(sheet))[0] == 0
+    status, _, errors = search(place, "--csv", str(csv))
+    assert status == 1
+    assert "pairs.csv: exists" in errors
 
 
 def test_with_a_metadata_table_only_other_lesions_are_listed(place: Path, tmp_path: Path) -> None:
@@ -124,12 +127,24 @@ def test_a_damaged_photo_is_reported_and_the_rest_compared(place: Path, tmp_path
     assert "1 of 3 photos could not be read; the rest are compared" in errors
 
 
-def test_photos_with_one_name_are_told_apart(place: Path, tmp_path: Path) -> None:
-    for name, target in (("x/A.png", "D"), ("y/A.png", "E")):
-        (tmp_path / name).parent.mkdir()
+def test_of_photos_with_one_name_copies_are_left_out(place: Path, tmp_path: Path) -> None:
+    for name, target in (("x/A.png", "D"), ("y/A.png", "E"), ("z/A.png", "D"), ("z/=B.png", "D")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(place / f"photos/{target}.png")
-    _, output, _ = search(place, photos=str(tmp_path))
-    assert output.startswith(f"{tmp_path}/x/A.png  {tmp_path}/y/A.png  ")
+    _, output, errors = search(place, photos=str(tmp_path))
+    pairs = {frozenset(line.split()[:2]) for line in output.splitlines()[:-1]}
+    first, second = f"{tmp_path}/x/A.png", f"{tmp_path}/y/A.png"
+    assert {frozenset((first, second)), frozenset((first, "./=B"))} <= pairs
+    assert f"{tmp_path}/z/A.png" not in output
+    assert "left out 1 copies with the same name and content" in errors
+
+
+def test_the_table_and_the_page_need_two_files(place: Path, tmp_path: Path) -> None:
+    both = str(tmp_path / "both")
+    status, _, errors = search(place, "--csv", both, "--sheet", both)
+    assert status == 1
+    assert "Name two files" in errors
+    assert not (tmp_path / "both").exists()
 
 
 def test_other_files_are_not_overwritten(place: Path, tmp_path: Path) -> None:
