@@ -188,7 +188,9 @@ def check_output(path: Path, photos: Sequence[Path], start: str) -> None:
         raise LesionsError(f"{path}: is a folder. Give the name of a file.")
     ours = path.is_file() and path.read_bytes().startswith(start.encode())
     if path.exists() and not ours:
-        raise LesionsError(f"{path}: exists, and is not such a file. Name another.")
+        raise LesionsError(
+            f"{path}: exists, and is not a file that this command has written. Name another."
+        )
 
 
 def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -377,7 +379,9 @@ def duplicates(
     metadata = find_metadata(folder)
     lesions = None if metadata is None else read_metadata(metadata)
     if csv is not None and csv.exists():
-        raise LesionsError(f"{csv}: exists, and may be somebody's choice of pairs. Name another.")
+        raise LesionsError(
+            f"{csv}: exists; pairs may have been deleted from it by hand. Name another file."
+        )
     if sheet is not None:
         check_output(sheet, paths, duplicates_report.FIRST_LINE)
         if csv is not None and csv.absolute() == sheet.absolute():

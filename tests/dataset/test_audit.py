@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,9 +51,10 @@ def test_identical_photos_are_found_and_stay_together(
 ) -> None:
     table = noise_table.assign(lesion_id=noise_table["image_id"], age="", sex="")
     assert identical_photos(noise, table) == []
-    noise.images = np.array(noise.images)
-    noise.images[[9, 20]] = noise.images[3]
-    pairs = identical_photos(noise, table)
+    photos = copy.copy(noise)  # other tests use the fixture too
+    photos.images = np.array(noise.images)
+    photos.images[[9, 20]] = noise.images[3]
+    pairs = identical_photos(photos, table)
     assert pairs == [("P03", "P09"), ("P03", "P20")]
     joined = join_lesions(table, pairs)
     assert set(joined["lesion_id"][[3, 9, 20]]) == {"P03"}

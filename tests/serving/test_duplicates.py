@@ -152,7 +152,7 @@ def test_other_files_are_not_overwritten(place: Path, tmp_path: Path) -> None:
     mine.write_text("<!doctype html><title>mine</title>")
     status, _, errors = search(place, "--sheet", str(mine))
     assert status == 1
-    assert "mine.html: exists, and is not such a file" in errors
+    assert "mine.html: exists, and is not a file that this command has written" in errors
     assert mine.read_text() == "<!doctype html><title>mine</title>"
 
 
