@@ -93,7 +93,10 @@ def prepare(folder: Path, params: Params, photos: Path | None, deadline: Deadlin
     """Fill data/ with what training reads: from real photos, or from synthetic ones."""
     start = time.perf_counter()
     if photos:
-        set_params(folder, params, source=str(photos.resolve()), weights="random")
+        # The stages run in another folder.
+        pairs = str(Path(params.same_lesion).resolve())
+        source = str(photos.resolve())
+        set_params(folder, params, source=source, same_lesion=pairs, weights="random")
         for name in ("download", "resize", "split", "balance"):
             stage(folder, name, timeout=deadline.left())
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import FP32, random_predictions
+from helpers import FP32, generate_raw, random_predictions
 
 from benchmarks import (
     forecast,
@@ -27,6 +27,7 @@ from lesions.dataset.photos import PhotoArray
 from lesions.evaluation.metrics import bootstrap, point_estimates
 from lesions.evaluation.predictions import as_table
 from lesions.sources.catalogue import HAM10000
+from lesions.sources.sample import LESIONS
 
 
 def test_ratio_of_each_round() -> None:
@@ -53,6 +54,15 @@ def test_training_runs_on_what_the_gpu_benchmark_prepares(
     found = gpu.prepare(tmp_path, params, None, gpu.Deadline(5))
     assert found["observations"] == 70
     assert gpu.same_bytes(tmp_path, params, "mobilenetv2", gpu.Deadline(5))["same"]
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_prepares_real_photos(tmp_path: Path, params: Params) -> None:
+    generate_raw(0, tmp_path / "photos", LESIONS)
+    params = params.model_copy(update={"image_size": 32, "device": "cpu"})
+    (tmp_path / "work").mkdir()
+    found = gpu.prepare(tmp_path / "work", params, tmp_path / "photos", gpu.Deadline(5))
+    assert (found["photos"], found["observations"]) == ("real", 98)
 
 
 def test_only_histories_are_left_out_of_the_comparison(tmp_path: Path) -> None:
