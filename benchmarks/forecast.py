@@ -95,7 +95,12 @@ def measure_network(model: str, params: Params, hardware: Hardware) -> Speeds:
     ids = [f"P{row % photos}" for row in range(count)]
     table = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": CODES[0]})
     changed = params.model_copy(update={"weights": "random"})
-    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+    unseen = io.StringIO()  # the lines and bars of a training, which would look like a real one
+    with (
+        tempfile.TemporaryDirectory() as place,
+        contextlib.redirect_stdout(unseen),
+        contextlib.redirect_stderr(unseen),
+    ):
         noise = np.random.default_rng(0).integers(0, 255, (photos, size, size, 3), np.uint8)
         np.save(Path(place, "images.npy"), noise)
         write_csv(Path(place, "image_ids.csv"), table[["image_id"]][:photos])
@@ -108,7 +113,6 @@ def measure_network(model: str, params: Params, hardware: Hardware) -> Speeds:
             predicted = _seconds(
                 lambda: run_inference(training.classifier, training.loader, rows), hardware
             )
-            training.classifier.network.train()
     return Speeds(count / trained, count / predicted)
 
 

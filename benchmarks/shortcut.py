@@ -53,12 +53,16 @@ def main(
 ) -> None:
     """Train with and without a planted shortcut, and predict photos with and without a ruler."""
     params = read_params(set_param or [], model)
+    names = {"photos as they are": 0.0, f"rulers on {share:.0%}": share}
+    places = {
+        name: train(folder, params.model_copy(update={"shortcut": planted}), model)
+        for name, planted in names.items()
+    }
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    photos = held_out_photos(next(iter(places.values())))  # both have the same split
     rows = []
-    for trained_on, planted in (("photos as they are", 0.0), (f"rulers on {share:.0%}", share)):
-        place = train(folder, params.model_copy(update={"shortcut": planted}), model)
-        used = hardware.set_up(params.device, params.precision, params.deterministic)
+    for trained_on, place in places.items():
         classifier = load(place / f"models/{model}.safetensors", used, model).classifier
-        photos = held_out_photos(place)
         plain, ruled = predict(classifier, photos.plain), predict(classifier, photos.ruled)
         for tested_with, probabilities in (("no ruler", plain), ("ruler", ruled)):
             found = count(probabilities, photos.labels)

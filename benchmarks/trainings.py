@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params, load_params
+from lesions.dataset.metadata import read_pairs
 
 ROOT = Path(__file__).parent.parent
 SetParam = Annotated[list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")]
@@ -59,7 +60,7 @@ def train(folder: Path, params: Params, model: str) -> Path:
         The folder, which has data/, models/, metrics/ and plots/.
     """
     # The name depends on all that the result depends on: what is there need not be made again.
-    pairs = Path(params.same_lesion).read_text(encoding="utf-8")
+    pairs = read_pairs(Path(params.same_lesion))
     place = folder / f"{model}-{params.holdout}-{params.seed}-{_digest(params.model_dump(), pairs)}"
     if (place / f"models/{model}.safetensors").exists():
         return place

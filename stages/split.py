@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from lesions.common.artifacts import atomic_write, write_csv
-from lesions.common.errors import LesionsError
 from lesions.common.params import load_params
 from lesions.dataset import audit
-from lesions.dataset.metadata import PUBLISHED_PAIRS, join_lesions, read_metadata, read_pairs
+from lesions.dataset.metadata import join_lesions, pairs_in, read_metadata
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak, split, summary
 from stages import run_stage
@@ -16,18 +15,10 @@ def main() -> None:
     """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv; audit it."""
     params = load_params()
     metadata = read_metadata(Path("data/raw/metadata.csv"))
-    published, own = read_pairs(PUBLISHED_PAIRS), read_pairs(Path(params.same_lesion))
-    listed = dict.fromkeys([*published, *own])
-    ids = set(metadata["image_id"])
-    here = [pair for pair in listed if ids.issuperset(pair)]
-    if own and not set(own) & set(here) and set(own) != set(published):
-        raise LesionsError(
-            f"same_lesion: {params.same_lesion}: no pair is of two photos of the metadata, for "
-            f"example {own[0]}; image_ids such as {metadata['image_id'].iloc[0]} are expected."
-        )
+    listed = pairs_in(metadata, Path(params.same_lesion))
     identical = audit.identical_photos(PhotoArray(Path("data/resized")), metadata)
     subsets = split(
-        join_lesions(metadata, [*here, *identical]),
+        join_lesions(metadata, [*listed, *identical]),
         params.val_share,
         params.test_share,
         params.holdout,
@@ -39,7 +30,8 @@ def main() -> None:
         for name, rows in subsets.items():
             write_csv(folder / f"{name}.csv", rows)
         write_csv(folder / "audit.csv", findings)
-    print(f"split: {len(here)} of {len(listed)} listed pairs of photos of one lesion are here")
+    if listed:
+        print(f"split: {len(listed)} listed pairs of photos of one lesion stay together")
     print(f"split: photos of each diagnosis\n{summary(subsets).T.to_string()}")
     for name, words in (("val", "validation"), ("test", "test")):
         if leak := find_leak(subsets["train"], subsets[name], words):

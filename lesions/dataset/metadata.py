@@ -198,6 +198,26 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     return list(dict.fromkeys((first, second) for first, second in pairs))
 
 
+def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
+    """Find the listed pairs whose photos are in a table: the published ones and those of a file.
+
+    Args:
+        table: the metadata.
+        path: of the file, as the parameter `same_lesion`.
+
+    Raises:
+        LesionsError: the file is not a table of pairs, or it is the user's and none is found.
+    """
+    published, own, ids = read_pairs(PUBLISHED_PAIRS), read_pairs(path), set(table["image_id"])
+    found = [pair for pair in dict.fromkeys([*published, *own]) if ids.issuperset(pair)]
+    if own and own != published and not set(own) & set(found):
+        raise LesionsError(
+            f"same_lesion: {path}: no pair is of two photos of the metadata, for example {own[0]}; "
+            f"image_ids such as {table['image_id'].iloc[0]} are expected."
+        )
+    return found
+
+
 def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Give the two lesions of each pair of photos one lesion_id.
 

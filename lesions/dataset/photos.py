@@ -279,14 +279,12 @@ class PhotoArray:
         self._ids, self._path = folder / "image_ids.csv", folder / "images.npy"
         table = read_table(self._ids, "image_id")
         try:
-            self.images: Pixels = np.load(folder / "images.npy", mmap_mode="r")
+            self.images: Pixels = np.load(self._path, mmap_mode="r")
         except FileNotFoundError:
-            raise LesionsError(
-                f"{folder / 'images.npy'}: not found. `dvc repro` makes it."
-            ) from None
+            raise LesionsError(f"{self._path}: not found. `dvc repro` makes it.") from None
         except Exception as error:  # numpy's header parser raises many kinds on damaged bytes
             raise LesionsError(
-                f"{folder / 'images.npy'}: not a whole array ({error}). Run `dvc repro resize`."
+                f"{self._path}: not a whole array ({error}). Run `dvc repro resize`."
             ) from None
         side = self.images.shape[1] if self.images.ndim == 4 else 0
         expected = (len(table), side, side, 3)

@@ -34,7 +34,6 @@ from lesions.serving.predictor import (
     find_model,
     find_photos,
 )
-from lesions.sources.download import find_metadata
 
 COLUMNS = ["photo", "predicted", "malignant", "low_confidence", "out_of_distribution", *CODES]
 SOFTWARE = "lesions predict"  # in the pictures that it writes
@@ -365,6 +364,7 @@ def duplicates(
     try:
         from lesions.serving import duplicates as search
         from lesions.serving import duplicates_report
+        from lesions.sources.download import find_metadata
     except ImportError as error:
         raise LesionsError(
             f"{error.name} is not installed: pip install -c constraints.txt -e '.[duplicates]'"

@@ -111,8 +111,9 @@ def describe(paths: Sequence[Path], size: int, embed: Embed) -> Described:
         paths: of the photos; one that cannot be read is left out, with its error.
         size, embed: from `load_network`.
     """
-    described = Described([], np.empty((0, 0), np.float32), [], [])
+    known: list[tuple[Path, LocalFeatures]] = []
     features: list[Features] = []
+    errors: list[str] = []
 
     def read(path: Path) -> tuple[Path, Pixels, LocalFeatures] | LesionsError:
         try:
@@ -125,17 +126,20 @@ def describe(paths: Sequence[Path], size: int, embed: Embed) -> Described:
     with thread_pool() as pool, progress(len(paths), "photos", "features") as bar:
         for start in range(0, len(paths), BATCH_SIZE):
             found = list(pool.map(read, paths[start : start + BATCH_SIZE]))
-            described.errors.extend(str(one) for one in found if isinstance(one, LesionsError))
+            errors += [str(one) for one in found if isinstance(one, LesionsError)]
             whole = [one for one in found if not isinstance(one, LesionsError)]
             if whole:
-                described.paths.extend(path for path, _, _ in whole)
-                described.local.extend(local for _, _, local in whole)
+                known += [(path, local) for path, _, local in whole]
                 squares = torch.from_numpy(np.stack([square for _, square, _ in whole]))
                 with torch.inference_mode():
                     features.append(embed(to_float(squares)).float().cpu().numpy())
             bar.update(len(found))
-    joined = np.concatenate(features) if features else described.features
-    return described._replace(features=joined)
+    return Described(
+        paths=[path for path, _ in known],
+        features=np.concatenate(features) if features else np.empty((0, 0), np.float32),
+        local=[local for _, local in known],
+        errors=errors,
+    )
 
 
 def local_features(photo: Pixels) -> LocalFeatures:

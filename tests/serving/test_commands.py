@@ -161,10 +161,7 @@ def test_an_output_that_is_a_photo_is_refused_before_the_model_is_loaded(
     (tmp_path / "hard.csv").hardlink_to(photos[0])
     names = [str(photo) for photo in photos]
     for arguments, words in (
-        (
-            [names[0], "--csv", str(tmp_path / "table.csv")],
-            "is not a file that this",
-        ),
+        ([names[0], "--csv", str(tmp_path / "table.csv")], "is not a file that this"),
         ([names[0], "--csv", "/dev/null"], "is not a file that this"),
         (["--csv", *names], "0.jpg: ends like a photo"),  # as the shell expands --csv *.jpg
         ([names[0], "--csv", names[0]], "ends like a photo"),
