@@ -25,7 +25,13 @@ from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import load_params
 from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.metadata import read_table
-from lesions.evaluation.metrics import TITLES, bootstrap, point_estimates
+from lesions.evaluation.metrics import (
+    MIN_CASES,
+    MIN_LESIONS,
+    TITLES,
+    bootstrap,
+    point_estimates,
+)
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.key_metrics import NAMES
 from lesions.reporting.templates import number
@@ -88,9 +94,10 @@ def spread(seeds: Sequence[Predictions]) -> pd.DataFrame:
         seeds: predictions of one network for the same photos, one per seed.
 
     Returns:
-        One row per key metric: metric; mean over the seeds; and standard deviations: photos, of one
-        run over resamples of the lesions; seed, between the seeds (of a sample: n - 1); and both,
-        of one run with another seed on other photos, the root of the sum of their squares.
+        One row per key metric: metric; mean over the seeds; and standard deviations (of a sample: n
+        - 1): photos, of one run over resamples of the lesions, NaN if they are too few; seed,
+        between the seeds; and both, of one run with another seed on other photos, the root of the
+        sum of their squares.
 
     Raises:
         LesionsError: the photos differ.
@@ -101,7 +108,7 @@ def spread(seeds: Sequence[Predictions]) -> pd.DataFrame:
     resampled = [bootstrap(one) for one in seeds]  # the same lesions for each seed
     rows = []
     for name in NAMES:
-        photos = float(np.mean([np.nanstd(one[name]) for one in resampled]))
+        photos = float(np.mean([pd.Series(one[name]).std() for one in resampled]))
         seed = float(points[name].std())
         deviations = {"photos": photos, "seed": seed, "both": float(np.hypot(photos, seed))}
         rows.append({"metric": name, "mean": points[name].mean(), **deviations})
@@ -117,6 +124,10 @@ def as_text(table: pd.DataFrame) -> str:
     for _, row in table.iterrows():
         numbers = [number(row[name]) for name in ("mean", "photos", "seed", "both")]
         lines.append(f"| {' | '.join([TITLES[row['metric']], *numbers])} |")
+    if table["photos"].isna().any():
+        lines.append(
+            f"–: fewer than {MIN_LESIONS} test lesions, or {MIN_CASES} melanomas, are too few."
+        )
     return "\n".join(lines)
 
 

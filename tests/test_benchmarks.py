@@ -83,7 +83,7 @@ def test_seeds_and_photos_have_deviations_of_their_own(
     same = seeds.spread([one, one]).set_index("metric")
     assert (same["seed"] == 0).all()
     assert (same["photos"] > 0.005).all()
-    assert same.loc["accuracy", "photos"] == pytest.approx(bootstrap(one)["accuracy"].std())
+    assert same.loc["accuracy", "photos"] == pytest.approx(bootstrap(one)["accuracy"].std(ddof=1))
     assert (same["both"] == same["photos"]).all()
     # Seeds can differ where the photos do not matter.
     wrong = dataclasses.replace(other, photos=one.photos, labels=one.labels)
@@ -99,6 +99,9 @@ def test_seeds_and_photos_have_deviations_of_their_own(
     seeds.main(read=files)
     assert "2 seeds" in (output := capsys.readouterr().out)
     assert f"| accuracy | {point_estimates(one)['accuracy']:.3f} |" in output
+    assert "–:" not in output
+    few = one.subset(np.arange(len(one.labels)) < 9)
+    assert "–: fewer than 30 test lesions" in seeds.as_text(seeds.spread([few, few]))
     with pytest.raises(LesionsError, match="not tested on the same photos"):
         seeds.spread([one, one.subset(one.labels > 0)])
 
