@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test check report compare demo verify seeds mistakes shortcut bench gpu ham10000
+.PHONY: help setup repro test test-fast check report compare demo templates verify seeds pitfalls shortcut bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -29,32 +29,38 @@ repro: setup  ## run the whole pipeline (dvc repro)
 test: .venv/extras  ## run the tests
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
+test-fast: .venv/extras  ## run the tests without the slow ones (2 minutes)
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup -m 'not slow'
+
 check: .venv/extras  ## lint and check types
 	ruff check .
 	ruff format --check .
 	mypy
 
 report: setup  ## write all results of the last run on one page, dvc_plots/report.html
-	python -m stages.report
+	lesions report
 
 compare: setup  ## list all experiments: what changed, and the weighted F1 on validation
-	@python -m stages.compare
+	@lesions compare
 
 demo: .venv/extras  ## serve a page that predicts photos, on this computer only
 	@echo 'starting torch ...'
 	@lesions demo
 
+templates: setup  ## write the templates of the plots again, after a change of their module
+	python -m lesions.reporting.plot_templates
+
 verify: setup  ## run the pipeline in every way that DVC has, and compare all bytes
 	python -m benchmarks.verify
 
-seeds: setup  ## run the pipeline with three seeds: what the seed changes, and what the test photos
-	python -m benchmarks.seeds
+seeds: setup  ## run the pipeline with three seeds: how much the seed and the test photos change the results
+	python -m studies.seeds
 
-mistakes: setup  ## measure what common mistakes report, on the synthetic sample
-	python -m benchmarks.mistakes -S image_size=64 -S epochs=4
+pitfalls: setup  ## measure what common mistakes report, on the synthetic sample
+	python -m studies.pitfalls -S image_size=64 -S epochs=4
 
 shortcut: setup  ## plant a shortcut in the synthetic sample, and see what the network learns
-	python -m benchmarks.shortcut -S image_size=128 -S epochs=20
+	python -m studies.shortcut -S image_size=128 -S epochs=20
 
 bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput
@@ -64,6 +70,6 @@ gpu: setup  ## measure all that only a GPU can show, in nine minutes: make gpu P
 
 ham10000: setup  ## run the pipeline on real photos: make ham10000 SOURCE=folder (or dataverse, kaggle)
 	@test -n "$(SOURCE)" || { echo 'Name the photos: make ham10000 SOURCE=folder'; exit 2; }
-	@python -m benchmarks.forecast "$$SOURCE"
+	@lesions forecast "$$SOURCE"
 	dvc exp run --set-param "source=\"$$SOURCE\""
 	@dvc metrics show

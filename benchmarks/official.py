@@ -19,8 +19,8 @@ import typer
 
 from lesions.common.artifacts import write_csv
 from lesions.common.params import load_params
-from lesions.dataset.diagnoses import ISIC_COLUMNS
 
+ISIC_COLUMNS = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
 TOLERANCE = 1e-4  # predictions.csv and per_class.csv are rounded
 
 

@@ -19,12 +19,13 @@ import typer
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from lesions.dataset.diagnoses import CODES
+from lesions.common.types import Pixels
 from lesions.dataset.metadata import read_table
-from lesions.dataset.photos import PhotoArray, Pixels
+from lesions.dataset.photos import PhotoArray
 from lesions.networks.inference import BATCH_SIZE
-from lesions.serving.predictor import Predictor, find_model, find_photos
-from lesions.sources.sample import render_photo
+from lesions.serving.arguments import find_model, find_photos
+from lesions.serving.predictor import Predictor
+from lesions.sources.sample import LESIONS, render_photo
 
 EACH = 70  # pictures of a kind
 TILE = 106  # pixels, side of a tile
@@ -35,7 +36,7 @@ def other_pictures(size: int) -> dict[str, Pixels]:
     """Make pictures that are not dermatoscopic photos: (n, size, size, 3) of each kind."""
     rng = np.random.default_rng(0)
     plain = rng.integers(0, 256, (EACH, 1, 1, 3), dtype=np.uint8)
-    synthetic = [render_photo(CODES[k % len(CODES)], 1, k, 0) for k in range(EACH)]
+    synthetic = [render_photo(list(LESIONS)[k % len(LESIONS)], 1, k, 0) for k in range(EACH)]
     tiles = [
         Image.fromarray(picture[top : top + TILE, left : left + TILE])
         for picture in load_sample_images().images

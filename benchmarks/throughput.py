@@ -32,19 +32,21 @@ from torch import Tensor
 
 from lesions.common.artifacts import write_csv
 from lesions.common.params import Params, load_params
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.photos import PhotoArray, Pixels, resize
+from lesions.common.types import Pixels
+from lesions.dataset.description import Description, load_description
+from lesions.dataset.photos import PhotoArray, resize
 from lesions.networks import hardware
 from lesions.networks.architectures import build
 from lesions.networks.augmentation import augment, random_changes, to_float
 from lesions.networks.batches import PhotoLoader, channel_statistics, split_into_batches
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import run_inference
-from lesions.networks.model_card import UNFITTED, ModelCard, versions
-from lesions.sources.sample import render_photo
+from lesions.networks.model_card import ModelCard, versions
+from lesions.sources.sample import LESIONS, render_photo
 from lesions.training.epochs import LabelledRows, Training, train_one_epoch
 from lesions.training.processes import Processes
 
+ROOT = Path(__file__).parent.parent
 PHOTOS = 64  # synthetic ones, encoded as JPEG
 ARRAY = 2000  # photos of the array at 1×; 301 MB at 224 px
 GROWTH = (1, 2, 4)
@@ -83,11 +85,16 @@ def encode(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = []
     for number in range(PHOTOS):
-        photo = np.asarray(render_photo(CODES[number % len(CODES)], 0, number, 0))
+        photo = np.asarray(render_photo(list(LESIONS)[number % len(LESIONS)], 0, number, 0))
         noisy = (photo + rng.normal(0, NOISE, photo.shape)).clip(0, 255).astype(np.uint8)
         paths.append(folder / f"photo{number:03}.jpg")
         Image.fromarray(noisy).save(paths[-1], quality=QUALITY)
     return paths
+
+
+def described(params: Params) -> Description:
+    """Read the description that the parameters name."""
+    return load_description(str(ROOT / params.dataset))
 
 
 def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
@@ -102,12 +109,15 @@ def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
         array[start : start + len(photos)] = photos[: count - start]
     array.flush()
     ids = [f"P{row:06}" for row in range(count)]
-    dx = [CODES[row % 7] for row in range(count)]
+    classes = described(params).classes
+    dx = [classes[row % len(classes)] for row in range(count)]
     table = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": dx})
     write_csv(resized / "image_ids.csv", table[["image_id"]])
     write_csv(folder / "data" / "balanced" / "train.csv", table)
     write_csv(folder / "data" / "split" / "val.csv", table[:70])
-    values = {**params.model_dump(), "weights": "random"}
+    # The stages run in this folder.
+    dataset = str((ROOT / params.dataset).resolve())
+    values = {**params.model_dump(), "weights": "random", "dataset": dataset}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return folder
 
@@ -136,7 +146,7 @@ def usual_loop(paths: list[Path], side: int, params: Params) -> Iterator[tuple[T
 
         def __getitem__(self, index: int) -> tuple[Any, int]:
             with Image.open(paths[index % len(paths)]) as photo:
-                return steps(photo.convert("RGB")), index % len(CODES)
+                return steps(photo.convert("RGB")), index % len(LESIONS)
 
     workers, pinned = os.cpu_count() or 1, torch.cuda.is_available()
     yield from DataLoader(
@@ -167,17 +177,18 @@ def model(
     bare_precision = partial(torch.autocast, device.type, autocast, enabled=autocast is not None)
     steps, repeats = (3, 5) if device.type == "cpu" else (100, 7)
     size, side = params.batch_size, images.shape[1]
+    dataset = described(params)
     card = ModelCard(
         name=name,
         network=params.network(name),
-        classes=CODES,
+        dataset=dataset,
         image_size=side,
         mean=(0.76, 0.55, 0.57),
         std=(0.14, 0.15, 0.17),
-        **UNFITTED,
+        fitted=None,
         weights="random",
         seed=0,
-        recipe={"source": "sample", "augment": params.augment.model_dump()},
+        recipe=params.recipe(),
         observations={},
         precision=used.precision,
         device=hardware.describe_device(device),
@@ -185,14 +196,14 @@ def model(
     )
 
     def network() -> torch.nn.Module:
-        return build(params.network(name), len(CODES), "random", 0)
+        return build(params.network(name), len(dataset.classes), "random", 0)
 
     def classifier() -> tuple[Classifier, torch.optim.Optimizer]:
         made = Classifier(network(), card, used)
         return made, torch.optim.Adam(made.network.parameters(), params.lr, fused=True)
 
     rng = np.random.default_rng(0)
-    labels = torch.from_numpy(rng.integers(0, len(CODES), size)).to(device)
+    labels = torch.from_numpy(rng.integers(0, len(dataset.classes), size)).to(device)
     resident = torch.from_numpy(np.array(images[:size])).to(device)
     ready = to_float(resident).contiguous(memory_format=torch.channels_last)
     changes = torch.from_numpy(random_changes(size, params.augment, rng)).to(device)
@@ -216,7 +227,7 @@ def model(
 
     def ours() -> int:
         rows = rng.integers(0, len(images), steps * size)
-        observations = LabelledRows(rows, rng.integers(0, len(CODES), steps * size))
+        observations = LabelledRows(rows, rng.integers(0, len(dataset.classes), steps * size))
         training = Training(
             model=name,
             params=params,
@@ -224,7 +235,7 @@ def model(
             loader=loader,
             train=observations,
             val=observations,
-            val_weights=np.ones(steps * size),
+            val_groups=pd.Series(np.arange(steps * size).astype(str)),
             classifier=own,
             parallel=own,
             optimizer=own_optimizer,

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from lesions.common.changes import changed_parameters
 from lesions.common.errors import run_cli
+from stages.changes import changed_parameters
 
 
 def run_stage(main: Callable[..., None]) -> None:

@@ -1,10 +1,10 @@
-"""Stage balance: repeats training observations, so that rare diagnoses count as much."""
+"""Stage balance: repeats training observations, so that rare classes count as much."""
 
-from pathlib import Path
-
+from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
 from lesions.dataset.balancing import balance
+from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_table
 from stages import run_stage
 
@@ -12,8 +12,9 @@ from stages import run_stage
 def main() -> None:
     """Repeat rows of data/split/train.csv into data/balanced/train.csv; factors.csv says how."""
     params = load_params()
-    rows, factors = balance(read_table(Path("data/split/train.csv"), "dx"), params.balance)
-    with atomic_write(Path("data/balanced"), folder=True) as folder:
+    classes = load_description(params.dataset).classes
+    rows, factors = balance(read_table(layout.TRAIN_TABLE, "dx"), classes, params.balance)
+    with atomic_write(layout.BALANCED, folder=True) as folder:
         write_csv(folder / "train.csv", rows)
         write_csv(folder / "factors.csv", factors)
     repeats = ", ".join(f"{row.dx} ×{row.factor}" for row in factors.itertuples())

@@ -1,13 +1,14 @@
 """Stages external@NAME: bring an external test set; only evaluate-external@NAME reads it."""
 
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
 
+from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
+from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import resize
 from lesions.sources.external_tests import find_external_test, leave_out_training_photos
@@ -19,11 +20,12 @@ def main(
 ) -> None:
     """Fill data/external/NAME with test.csv, images.npy and image_ids.csv."""
     params = load_params()
-    table, photos = find_external_test(params.external_test(name))
-    used = [read_table(Path(f"data/split/{subset}.csv"), "image_id") for subset in ("train", "val")]
-    ids = pd.concat(used)["image_id"]
-    table, photos = leave_out_training_photos(table, photos, ids, Path("data/raw/images"))
-    with atomic_write(Path(f"data/external/{name}"), folder=True) as folder:
+    dataset = load_description(params.dataset)
+    table, photos = find_external_test(params.external_test(name), dataset)
+    known = [read_table(path, "image_id") for path in (layout.TRAIN_TABLE, layout.VAL_TABLE)]
+    ids = pd.concat(known)["image_id"]
+    table, photos = leave_out_training_photos(table, photos, ids, layout.RAW_IMAGES)
+    with atomic_write(layout.external_folder(name), folder=True) as folder:
         readers = [(photo.place, photo.read) for photo in photos]
         resize(readers, params.image_size, folder / "images.npy")
         write_csv(folder / "image_ids.csv", table[["image_id"]])

@@ -1,25 +1,25 @@
 """Stage resize: decodes every photo once, into one array of small pixels."""
 
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
+from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
-from lesions.dataset.photos import ENDINGS, read_file, resize
+from lesions.dataset.photos import ENDINGS, image_id_of, read_file, resize
 from stages import run_stage
 
 
 def main() -> None:
     """Scale data/raw/images to image_size; write data/resized/images.npy and image_ids.csv."""
     params = load_params()
-    folder = Path("data/raw/images")
+    folder = layout.RAW_IMAGES
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     paths = [path for path in files if path.suffix.lower() in ENDINGS]
     photos = [(str(path), partial(read_file, path)) for path in paths]
-    image_ids = pd.DataFrame({"image_id": [path.stem for path in paths]})
-    with atomic_write(Path("data/resized"), folder=True) as resized:
+    image_ids = pd.DataFrame({"image_id": [image_id_of(path) for path in paths]})
+    with atomic_write(layout.RESIZED, folder=True) as resized:
         resize(photos, params.image_size, resized / "images.npy")
         write_csv(resized / "image_ids.csv", image_ids)
     print(f"resize: {len(paths):,} photos to {params.image_size}×{params.image_size} pixels")

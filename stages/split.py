@@ -1,42 +1,44 @@
-"""Stage split: divides the photos into train, validation and test, by whole lesions."""
+"""Stage split: divides the photos into train, validation and test, by whole lesions or patients."""
 
 from pathlib import Path
 
+from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
 from lesions.dataset import audit
-from lesions.dataset.metadata import join_lesions, pairs_in, read_metadata
+from lesions.dataset.description import load_description
+from lesions.dataset.metadata import join_groups, pairs_in, read_metadata
 from lesions.dataset.photos import PhotoArray
-from lesions.dataset.splits import find_leak, split, summary
+from lesions.dataset.splits import absent_classes, find_leak, prove, split, summary
 from stages import run_stage
 
 
 def main() -> None:
     """Divide data/raw/metadata.csv into data/split/train.csv, val.csv and test.csv; audit it."""
     params = load_params()
-    metadata = read_metadata(Path("data/raw/metadata.csv"))
+    classes = load_description(params.dataset).classes
+    metadata = read_metadata(layout.RAW_TABLE, classes)
     listed = pairs_in(metadata, Path(params.same_lesion))
-    identical = audit.identical_photos(PhotoArray(Path("data/resized")), metadata)
+    identical = audit.identical_photos(PhotoArray(layout.RESIZED), metadata)
+    joined = join_groups(metadata, [*listed, *identical])
     subsets = split(
-        join_lesions(metadata, [*listed, *identical]),
-        params.val_share,
-        params.test_share,
-        params.holdout,
-        params.split_seed,
+        joined, classes, params.val_share, params.test_share, params.holdout, params.split_seed
     )
-    shares = {"val": params.val_share, "test": params.test_share}
-    findings = audit.audit(metadata, identical, subsets, shares)
-    with atomic_write(Path("data/split"), folder=True) as folder:
+    given = params.holdout == "given"
+    shares = {} if given else {"val": params.val_share, "test": params.test_share}
+    findings = audit.audit(metadata, classes, identical, subsets, shares)
+    with atomic_write(layout.SPLIT, folder=True) as folder:
         for name, rows in subsets.items():
             write_csv(folder / f"{name}.csv", rows)
         write_csv(folder / "audit.csv", findings)
-    if listed:
-        print(f"split: {len(listed)} listed pairs of photos of one lesion stay together")
-    print(f"split: photos of each diagnosis\n{summary(subsets).T.to_string()}")
+    print(f"split: photos of each class\n{summary(subsets, classes).T.to_string()}")
+    print(f"split: {prove(joined, subsets, classes, params.split_seed)}")
+    for name, missing in absent_classes(subsets, classes).items():
+        print(f"split: {name} has no photo of {', '.join(missing)}: no metrics of it there")
     for name, words in (("val", "validation"), ("test", "test")):
         if leak := find_leak(subsets["train"], subsets[name], words):
             print(leak.warning)
-    print(f"audit: {audit.summary(findings)} (data/split/audit.csv)")
+    print(f"audit: {audit.summary(findings)} ({layout.AUDIT})")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Stages train-resnet50 and train-mobilenetv2: fine-tune one network, validate every epoch."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lesions.common import layout
 from lesions.common.artifacts import write_json
 from lesions.common.params import load_params
-from lesions.dataset.diagnoses import CODES
+from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak
@@ -24,6 +24,7 @@ def main(
 ) -> None:
     """Train MODEL: its file in models/, history in plots/, key metrics in metrics/val/."""
     params = load_params()
+    dataset = load_description(params.dataset)
     network = params.network(model)
     used = hardware.set_up(params.device, params.precision, params.deterministic)
 
@@ -33,24 +34,24 @@ def main(
         check_batch_size(params.batch_size, count)
         if count > 1:
             # Download the weights once, before all processes need them.
-            architectures.build(network, len(CODES), params.starting_weights(model), params.seed)
+            weights = params.starting_weights(model)
+            architectures.build(network, len(dataset.classes), weights, params.seed)
             processes.launch(count, "stages.train", model)
             return
 
     with processes.process_group(used.device) as group:
         data = TrainingData(
-            photos=PhotoArray(Path("data/resized")),
-            train=read_table(Path("data/balanced/train.csv"), "image_id", "lesion_id", "dx"),
-            val=read_table(Path("data/split/val.csv"), "image_id", "lesion_id", "dx"),
+            dataset=dataset,
+            photos=PhotoArray(layout.RESIZED),
+            train=read_table(layout.BALANCED_TABLE, "image_id", "lesion_id", "dx"),
+            val=read_table(layout.VAL_TABLE, "image_id", "lesion_id", "dx"),
         )
-        history = Path(f"plots/{model}/history.csv")
+        history = layout.history(model)
         trained = train(model, data, params, history, used, group)
         if trained is not None:
             leak = find_leak(data.train, data.val, "validation")
-            write_json(Path(f"metrics/val/{model}.json"), {**trained.metrics, **leak.metric})
-            model_file.save(
-                Path(f"models/{model}.safetensors"), trained.state, trained.subspace, trained.card
-            )
+            write_json(layout.val_metrics(model), {**trained.metrics, **leak.metric})
+            model_file.save(layout.model_file(model), trained.state, trained.subspace, trained.card)
             trained.checkpoint.remove()
             print(describe(trained))
             if leak:

@@ -1,18 +1,20 @@
 """The fixtures that tests share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import helpers
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import CHROMIUM, PARAMS, commit, copy_project, dvc, generate_raw
+import warm
+from helpers import CHROMIUM, CODES, PARAMS, commit, copy_project, dvc, generate_raw
 
 from lesions.common.artifacts import write_csv
 from lesions.common.params import Params
-from lesions.common.user_cache import VARIABLE
-from lesions.dataset.diagnoses import CODES
+from lesions.common.user_cache import CACHE_VARIABLE
 from lesions.dataset.photos import PhotoArray
 
 if TYPE_CHECKING:  # the GPU tests run without playwright
@@ -22,7 +24,7 @@ if TYPE_CHECKING:  # the GPU tests run without playwright
 @pytest.fixture(autouse=True)
 def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a user's cache of its own."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -63,7 +65,14 @@ def noise(tmp_path_factory: pytest.TempPathFactory, noise_table: pd.DataFrame) -
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let DVC's stages start at once."""
+    if sys.platform == "linux":
+        helpers.WARM = warm.start(tmp_path_factory.mktemp("warm"))
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, warm_python: None) -> Path:
     """A repository in which the pipeline, tiny, has run once; its results are committed."""
     folder = copy_project(tmp_path_factory.mktemp("project"), image_size=32, epochs=1)
     output = dvc(folder, "repro")

@@ -1,26 +1,30 @@
 """What tests share: tiny made-up data, and the project run elsewhere."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from lesions.commands import COMMANDS
 from lesions.common.artifacts import write_csv
-from lesions.common.params import load_params
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import COLUMNS
+from lesions.common.errors import command_line
+from lesions.common.params import check_params
+from lesions.dataset.description import load_description
 from lesions.evaluation.predictions import Predictions
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
-from lesions.networks.model_card import UNFITTED, ModelCard
+from lesions.networks.model_card import Fitted, ModelCard
 from lesions.sources import sample
 
 if TYPE_CHECKING:
@@ -29,7 +33,54 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 FP32 = Hardware(CPU, "fp32")
-PARAMS = load_params(ROOT / "params.yaml")
+# The published parameters: tests use them, whatever params.yaml says.
+PUBLISHED: dict[str, Any] = {
+    "dataset": "datasets/ham10000.yaml",
+    "source": "sample",
+    "sample_seed": 0,
+    "external_tests": {},
+    "image_size": 224,
+    "split_seed": 0,
+    "val_share": 0.1,
+    "test_share": 0.1,
+    "same_lesion": "datasets/ham10000_same_lesion.csv",
+    "holdout": "once-photographed",
+    "balance": "multiply",
+    "networks": {
+        "resnet50": {"title": "ResNet50", "torchvision": "resnet50", "features": "layer4"},
+        "mobilenetv2": {
+            "title": "MobileNetV2",
+            "torchvision": "mobilenet_v2",
+            "features": "features",
+        },
+    },
+    "weights": "auto",
+    "seed": 0,
+    "lr": 0.001,
+    "schedule": "constant",
+    "batch_size": 32,
+    "epochs": 10,
+    "keep": "best",
+    "augment": {
+        "horizontal_flip": 0.5,
+        "vertical_flip": 0.5,
+        "rotation": 20,
+        "brightness": 0.1,
+        "contrast": 0.1,
+        "saturation": 0,
+        "hue": 0.1,
+    },
+    "shortcut": 0,
+    "decision": "most-probable",
+    "views": 1,
+    "precision": "auto",
+    "device": "auto",
+    "devices": 1,
+    "deterministic": True,
+}
+PARAMS = check_params(PUBLISHED)
+DATASET = load_description(str(ROOT / "datasets/ham10000.yaml"))
+CODES = DATASET.classes
 SUBSPACE = np.eye(3, 1280, dtype=np.float32)  # a mean and two directions
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -45,7 +96,9 @@ def metadata_of(lesions: dict[str, list[int]]) -> pd.DataFrame:
         for photo in range(size)
     ]
     table = pd.DataFrame(rows, columns=["lesion_id", "image_id", "dx"])
-    return table.assign(dx_type="histo", age="50.0", sex="male", localization="back")[list(COLUMNS)]
+    return table.assign(dx_type="histo", age="50.0", sex="male", localization="back")[
+        list(sample.COLUMNS)
+    ]
 
 
 def generate_raw(seed: int, raw: Path, lesions: dict[str, tuple[int, int, int]]) -> None:
@@ -70,7 +123,7 @@ def predictions_of(
         }
     ).assign(**traits)
     predicted = np.asarray(probabilities.argmax(axis=1))
-    return Predictions(photos, labels, probabilities, probabilities, predicted)
+    return Predictions(DATASET, photos, labels, probabilities, probabilities, predicted)
 
 
 def random_predictions(n: int = 300, seed: int = 0) -> Predictions:
@@ -87,20 +140,28 @@ def network_of(name: str, seed: int = 0) -> torch.nn.Module:
 
 
 def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
-    """Make up a model card."""
+    """Make up a model card; `changes` are of the card or of what was fitted."""
+    fitted: dict[str, Any] = {
+        "temperature": 1.0,
+        "bias": (0.0,) * len(CODES),
+        "prevalence": (round(1 / len(CODES), 6),) * len(CODES),
+        "prevalence_exponent": 0.0,
+        "operating_points": (),
+        "confidence_threshold": 0.3,
+        "distance_threshold": 0.5,
+    }
+    fitted |= {key: changes.pop(key) for key in list(changes) if key in fitted}
     values: dict[str, Any] = {
         "name": name,
         "network": PARAMS.networks[name],
-        "classes": CODES,
+        "dataset": DATASET,
         "image_size": 32,
         "mean": (0.7, 0.5, 0.5),
         "std": (0.1, 0.2, 0.2),
-        **UNFITTED,
-        "confidence_threshold": 0.3,
-        "distance_threshold": 0.5,
+        "fitted": Fitted(**fitted),
         "weights": "random",
         "seed": 0,
-        "recipe": {"source": "sample", "lr": 0.001, "augment": PARAMS.augment.model_dump()},
+        "recipe": PARAMS.recipe(),
         "observations": dict.fromkeys(CODES, 9),
         "precision": "fp32",
         "device": "cpu",
@@ -120,6 +181,12 @@ def change_params(path: Path, **changes: object) -> None:
     path.write_text(yaml.safe_dump({**values, **changes}, sort_keys=False))
 
 
+def copy_inputs(folder: Path) -> None:
+    """Write the published params.yaml and datasets/ to a folder, for stages that run there."""
+    (folder / "params.yaml").write_text(yaml.safe_dump(PUBLISHED, sort_keys=False))
+    shutil.copytree(ROOT / "datasets", folder / "datasets")
+
+
 def git(project: Path, *arguments: str) -> str:
     """Run git and return what it printed."""
     command = ["git", *arguments]
@@ -135,7 +202,7 @@ def copy_project(target: Path, **changes: object) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    change_params(target / "params.yaml", **changes)
+    change_params(target / "params.yaml", **{**PUBLISHED, **changes})
     git(target, "init", "--quiet")
     git(target, "config", "user.name", "test")
     git(target, "config", "user.email", "test@example.com")
@@ -149,9 +216,14 @@ def commit(project: Path, message: str) -> None:
     git(project, "commit", "--quiet", "--allow-empty", "--message", message)
 
 
+WARM: Path | None = None  # the folder of a `python` that starts at once, if there is one
+
+
 def run(project: Path, *command: str, fails: bool = False) -> str:
     """Run a command with this environment's programs and return what it printed."""
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if WARM is not None:
+        programs = f"{WARM}:{programs}"
     result = subprocess.run(
         command,
         cwd=project,
@@ -169,6 +241,22 @@ def run(project: Path, *command: str, fails: bool = False) -> str:
 def dvc(project: Path, *arguments: str, fails: bool = False) -> str:
     """Run DVC and return what it printed."""
     return run(project, sys.executable, "-m", "dvc", *arguments, fails=fails)
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def invoke(command: Callable[..., None] | None, *arguments: str, folder: Path) -> Ended:
+    """Run a stage's function, or `lesions` by default, in this process: no interpreter starts."""
+    commands = [command] if command else list(COMMANDS)
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(command_line(*commands), arguments, catch_exceptions=False)
+    return Ended(done.exit_code, done.stdout, done.stderr)
 
 
 def python(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":

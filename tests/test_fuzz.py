@@ -16,7 +16,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import FP32, ROOT, SUBSPACE, card_of, metadata_of, network_of
+import yaml
+from helpers import (
+    CODES,
+    DATASET,
+    FP32,
+    PUBLISHED,
+    ROOT,
+    SUBSPACE,
+    card_of,
+    metadata_of,
+    network_of,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,12 +35,12 @@ from PIL import Image
 from lesions.common.errors import LesionsError
 from lesions.common.params import load_params
 from lesions.dataset.balancing import balance
-from lesions.dataset.diagnoses import CODES
+from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_metadata
 from lesions.dataset.photos import PhotoArray, decode
 from lesions.dataset.splits import split
 from lesions.networks import model_file
-from lesions.sources.external_tests import read_truth
+from lesions.sources.folders import as_metadata, read_folder
 
 COUNT = os.environ.get("LESIONS_FUZZ")
 tries = settings(
@@ -110,14 +121,14 @@ def test_metadata(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> N
     path = tmp_path_factory.getbasetemp() / "metadata.csv"
     path.write_bytes(content)
     with refused_in_words():
-        subsets = split(read_metadata(path), 0.1, 0.1, "once-photographed", 0)
-        rows, _ = balance(subsets["train"], "multiply")
+        subsets = split(read_metadata(path, CODES), CODES, 0.1, 0.1, "once-photographed", 0)
+        rows, _ = balance(subsets["train"], CODES, "multiply")
         assert len(rows) >= len(subsets["train"])
         assert not set(subsets["train"]["lesion_id"]) & set(subsets["test"]["lesion_id"])
 
 
 @tries
-@given(damaged((ROOT / "params.yaml").read_bytes()))
+@given(damaged(yaml.safe_dump(PUBLISHED, sort_keys=False).encode()))
 def test_params(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "params.yaml"
     path.write_bytes(content)
@@ -195,7 +206,22 @@ TRUTH = b"image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1.0,0,0,0,0,0,0\nb,0,1,0,0,0,0,0
 @tries
 @given(damaged(TRUTH))
 def test_ground_truth(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "truth.csv"
+    folder = tmp_path_factory.getbasetemp() / "truth"
+    folder.mkdir(exist_ok=True)
+    for name in "ab":
+        (folder / f"{name}.jpg").write_bytes(b"")
+    (folder / "truth.csv").write_bytes(content)
+    with refused_in_words("truth"):
+        assert set(as_metadata(read_folder(folder, {}), DATASET)["dx"]) <= set(CODES)
+
+
+DESCRIPTION = (ROOT / "datasets/ham10000.yaml").read_bytes()
+
+
+@tries
+@given(damaged(DESCRIPTION))
+def test_descriptions(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "mine.yaml"
     path.write_bytes(content)
-    with refused_in_words("truth.csv"):
-        assert set(read_truth(path)["dx"]) <= set(CODES)
+    with refused_in_words("mine.yaml"):
+        assert len(load_description(str(path)).entries) >= 2

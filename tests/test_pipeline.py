@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,20 +10,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, change_params, commit, dvc, generate_raw, git, run
+from helpers import (
+    CODES,
+    DATASET,
+    ROOT,
+    change_params,
+    commit,
+    dvc,
+    generate_raw,
+    git,
+    run,
+)
+from PIL import Image
 
-from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS
-from lesions.evaluation.comparison import METRICS
-from lesions.evaluation.metrics import TABLES
-from lesions.networks.key_metrics import NAMES
+from lesions.evaluation.tables import TABLES
+from lesions.scoring.metrics import metrics_of
 
 # One worker runs all tests that share the project.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
 
 MODELS = ("resnet50", "mobilenetv2")
+METRICS = metrics_of(DATASET)
+NAMES = tuple(key for key, metric in METRICS.items() if metric.is_key)
+MODEL_CARD = "models/resnet50.md"
+COMPARED = [key for key, metric in METRICS.items() if metric.compared]
+ISIC_COLUMNS = [code.upper() for code in CODES]
 TRAINING = ["train-resnet50", "train-mobilenetv2", "evaluate"]
 METRIC_FILES = [f"metrics/val/{model}.json" for model in MODELS] + [
     f"metrics/test/{name}.json" for name in (*MODELS, "baseline")
@@ -60,7 +76,7 @@ def test_results_are_there(project: Path) -> None:
     for model in MODELS:
         predicted = pd.read_csv(project / f"plots/{model}/predictions.csv")
         tested = pd.read_csv(project / "data/split/test.csv")
-        expected = ["image_id", "lesion_id", "actual", "predicted", *CODES]
+        expected = ["image_id", "lesion_id", "actual", "predicted", "confidence", *CODES]
         assert list(predicted.columns) == expected
         assert list(predicted["image_id"]) == list(tested["image_id"])
         assert list(predicted["actual"]) == list(tested["dx"])
@@ -70,7 +86,7 @@ def test_results_are_there(project: Path) -> None:
         titles = pd.read_csv(project / f"plots/{table}.csv")["model"].unique()
         assert list(titles) == ["ResNet50", "MobileNetV2"]
     assert len(pd.read_csv(project / "plots/confusion.csv")) == 2 * 49
-    assert list(pd.read_csv(project / "plots/comparison.csv")["metric"]) == list(METRICS)
+    assert list(pd.read_csv(project / "plots/comparison.csv")["metric"]) == COMPARED
     pictures = list(project.glob("plots/**/*.png"))
     assert len(pictures) == 3
     assert all(picture.stat().st_size < 1_000_000 for picture in pictures)
@@ -104,9 +120,11 @@ def test_metrics_show_has_five_full_rows(project: Path) -> None:
 
 def test_exp_show_has_few_columns_of_code(project: Path) -> None:
     columns = dvc(project, "exp", "show", "--csv").splitlines()[0].split(",")
-    of_code = {name for name in columns if name.startswith("lesions/")}
-    # And one column for the table that the parameter same_lesion names.
-    assert len(of_code - {"lesions/dataset/same_lesion.csv"}) == 7
+    assert len({name for name in columns if name.startswith("lesions/")}) == 8
+    # Of the dataset: its file, the classes in one column, what is watched, and each group.
+    groups = ["groups.melanoma", "groups.malignant"]
+    assert {"datasets/ham10000.yaml", "classes", "watched", *groups} <= set(columns)
+    assert not [name for name in columns if name.startswith("titles")]
 
 
 def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
@@ -115,7 +133,7 @@ def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
     for title in (
         *("Loss", "Accuracy", "Precision and recall", "Metrics", "Differences"),
         *("Confusion matrices", "ROC curves", "Reliability: how", "Accuracy in subgroups"),
-        *("Sensitivity of each diagnosis", "ResNet50: weighted F1, which"),
+        *("Sensitivity of each class", "ResNet50: weighted F1, which"),
         *("Decisions", "Operating points", "Net benefit", "Selective prediction"),
         "MobileNetV2: confidence of correct and wrong predictions",
     ):
@@ -132,7 +150,7 @@ def test_results_with_a_leak_are_marked_everywhere(project: Path) -> None:
     train = pd.read_csv(project / "data/split/train.csv")
     leaking = int(test["lesion_id"].isin(train["lesion_id"]).sum())
     assert leaking > 0
-    assert output.count(f"LEAKING (holdout: any-photo): {leaking} of {len(test)} test photos") >= 2
+    assert output.count(f"LEAKING: {leaking} of {len(test)} test photos") >= 2
     shown = json.loads(dvc(project, "metrics", "show", "--json"))[""]["data"]
     assert {file["data"]["leaking_photos"] for file in shown.values()} >= {leaking}
     assert "LEAKING" in (project / "models/resnet50.md").read_text()
@@ -145,14 +163,12 @@ def test_pairs_of_photos_of_one_lesion_stay_together_and_are_a_dependency(projec
     pairs = project / "pairs.csv"
     pairs.write_text(f"image_id,same_lesion_as\n{','.join(pair)}\n")
     change_params(project / "params.yaml", same_lesion="pairs.csv")
-    assert "1 listed pairs of photos" in dvc(project, "repro", "split")
+    assert "1 of 1 pairs are among these photos" in dvc(project, "repro", "split")
     train = pd.read_csv(project / "data/split/train.csv").set_index("image_id")
     assert train.loc[pair, "lesion_id"].nunique() == 1
     assert "split" not in json.loads(dvc(project, "status", "--json", "split"))
     pairs.write_text(pairs.read_text() + f"{pair[0]},{train.index[0]}\n")
     assert "split" in json.loads(dvc(project, "status", "--json", "split"))
-    pairs.write_text("image_id,same_lesion_as\na.jpg,b.jpg\n")
-    assert "no pair is of two photos of the metadata" in dvc(project, "repro", "split", fails=True)
     pairs.unlink()
     back_to_commit(project)
 
@@ -179,7 +195,7 @@ def test_split_seed_runs_from_the_split_on(project: Path) -> None:
     back_to_commit(project)
 
 
-@pytest.mark.parametrize("chapter", ["sources", "evaluation", "reporting", "serving"])
+@pytest.mark.parametrize("chapter", ["sources", "evaluation", "reporting", "serving", "curation"])
 def test_code_that_training_never_runs_does_not_retrain(project: Path, chapter: str) -> None:
     file = next((project / "lesions" / chapter).glob("[a-z]*.py"))
     file.write_text(file.read_text() + "# a comment\n")
@@ -251,13 +267,13 @@ def test_two_external_test_sets(project: Path, tmp_path: Path) -> None:
         for file in (*MODELS, "baseline"):
             values = json.loads((project / f"metrics/{name}/{file}.json").read_text())
             assert tuple(values) == NAMES
-        assert len(pd.read_csv(project / f"plots/{name}/comparison.csv")) == len(METRICS)
+        assert len(pd.read_csv(project / f"plots/{name}/comparison.csv")) == len(COMPARED)
         submission = pd.read_csv(project / f"data/predictions/{name}/resnet50_isic.csv")
         assert list(submission.columns) == ["image", *ISIC_COLUMNS]
         assert list(submission["image"]) == sorted(pd.read_csv(folder / "truth.csv")["image"])
         assert submission[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
     assert "metrics/clinic/resnet50.json" in dvc(project, "metrics", "show")
-    run(project, sys.executable, "-m", "stages.report")
+    run(project, sys.executable, "-m", "lesions.commands", "report")
     page = (project / "dvc_plots/report.html").read_text()
     assert "External test sets" in page
     assert all(page.count(f'<th scope="row">{name}</th>') == 2 for name in ("clinic", "isic"))
@@ -321,29 +337,32 @@ def test_a_clone_pulls_results_and_another_repository_a_model(
     assert (tmp_path / "by_path.safetensors").read_bytes() == expected
     assert (tmp_path / "by_name.safetensors").read_bytes() == expected
     photo = str(sorted((raw / "images").iterdir())[0])
-    command = [sys.executable, "-m", "lesions.serving.commands", "predict", photo]
+    command = [sys.executable, "-m", "lesions.commands", "predict", photo]
     output = run(tmp_path, *command, "--model", "by_name.safetensors")
     assert output.splitlines()[-1].startswith(photo)
 
 
-def test_the_readmes_steps_add_a_third_network(project: Path, tmp_path: Path) -> None:
-    """Apply the README's example to a clone: the other networks are not trained again."""
+def test_a_third_network_is_added_and_taken_out_by_one_command(
+    project: Path, tmp_path: Path
+) -> None:
+    """The other networks are not trained again, and every comment stays."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.com")
     shutil.copytree(project / ".dvc" / "cache", clone / ".dvc" / "cache")
     dvc(clone, "checkout")
     # The published file, with its comments, and this project's values.
     params = (ROOT / "params.yaml").read_text()
     params = params.replace("image_size: 224", "image_size: 32").replace("epochs: 10", "epochs: 1")
     (clone / "params.yaml").write_text(params)
+    commit(clone, "comments")
     assert ran(dvc(clone, "repro")) == []
-    for file, stage, above, added in examples((ROOT / "README.md").read_text()):
-        lines = (clone / file).read_text().splitlines(keepends=True)
-        start = lines.index(f"  {stage}:\n") if stage else 0
-        at = next(n for n in range(start, len(lines)) if lines[n].strip() == above)
-        (clone / file).write_text("".join([*lines[:at], *added, *lines[at:]]))
-    git(clone, "config", "user.name", "test")
-    git(clone, "config", "user.email", "test@example.com")
+    lesions = [sys.executable, "-m", "lesions.commands"]
+    command = ["add-network", "efficientnet_b0", "--title", "EfficientNet-B0"]
+    assert "its last feature map is features" in run(clone, *lesions, *command)
+    added = git(clone, "diff", "--numstat").split()
+    assert (added[1], added[4]) == ("0", "0")  # no line is gone
     commit(clone, "a third network")
     output = dvc(clone, "repro")
     assert ran(output) == ["train-efficientnet_b0", "evaluate"]
@@ -353,17 +372,60 @@ def test_the_readmes_steps_add_a_third_network(project: Path, tmp_path: Path) ->
     assert "metrics/test/efficientnet_b0.json" in shown
     pairs = pd.read_csv(clone / "plots/comparison.csv")[["first", "second"]].drop_duplicates()
     assert len(pairs) == 3
-    run(clone, sys.executable, "-m", "stages.report")
+    run(clone, *lesions, "report")
     assert "EfficientNet-B0" in (clone / "dvc_plots/report.html").read_text()
+    run(clone, *lesions, "remove-network", "efficientnet_b0")
+    assert git(clone, "diff", "HEAD~1", "--stat", "--", "params.yaml", "dvc.yaml") == ""
+    assert "refer to the block" in run(clone, *lesions, "remove-network", "resnet50", fails=True)
 
 
-def examples(readme: str) -> list[tuple[str, str, str, list[str]]]:
-    """Find the README's blocks of lines to add: file, stage (or ""), the line below, the lines."""
-    found = []
-    for block in readme.split("```yaml\n# ")[1:]:
-        first, *lines = block.partition("```")[0].splitlines(keepends=True)
-        place, _, above = first.rstrip().partition(", above ")
-        file, _, stage = place.partition(", in ")
-        found.append((file, stage, above, lines))
-    assert len(found) >= 6
-    return found
+def letters(folder: Path) -> None:
+    """Draw a folder per class: three classes, ten patients with photos of two classes each."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(90):
+        name, patient = "ABC"[number % 3], number // 9
+        pixels = np.full((40, 50, 3), 60 * (number % 3), np.uint8)
+        pixels += rng.integers(0, 60, pixels.shape, dtype=np.uint8)
+        (folder / f"Class {name}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"Class {name}" / f"{number:03}.png")
+        rows.append((f"{number:03}", f"{patient:02}"))
+    pd.DataFrame(rows, columns=["file", "patient"]).to_csv(folder / "people.csv", index=False)
+
+
+def test_a_strangers_folder_runs_from_new_to_report(project: Path, tmp_path: Path) -> None:
+    letters(tmp_path / "letters")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.com")
+    lesions = [sys.executable, "-m", "lesions.commands"]
+    output = run(clone, *lesions, "new", str(tmp_path / "letters"))
+    assert "90 photos of 10 patients in 3 classes" in output
+    assert "assumed: classes: the names of the photos' folders" in output
+    assert "0 of 10 patients are in two subsets; a split by photo would have put" in output
+    commands = [line.strip() for line in output.splitlines() if "dvc exp run" in line]
+    assert len(commands) == 2
+    # Groups as a person would write them.
+    described = clone / "datasets/letters.yaml"
+    text = described.read_text().replace("groups: {}\n", "groups: {found: [class_a]}\n")
+    described.write_text(text.replace("watched: null", "watched: found"))
+    commit(clone, "my photos")
+    command = [*shlex.split(commands[0])[1:], "-S", "weights=random", "-S", "image_size=32"]
+    output = dvc(clone, *command, "-S", "epochs=1")
+    assert "found 90 photos of 10 patients in 3 classes" in output
+    metrics = json.loads((clone / "metrics/test/resnet50.json").read_text())
+    assert list(metrics)[-1] == "found_sensitivity"
+    predicted = pd.read_csv(clone / "plots/resnet50/predictions.csv", dtype=str)
+    assert list(predicted)[:3] == ["image_id", "lesion_id", "patient_id"]
+    assert predicted["image_id"].str.len().eq(3).all()  # 007 stays 007
+    train = pd.read_csv(clone / "data/split/train.csv", dtype=str)
+    assert not set(train["patient_id"]) & set(predicted["patient_id"])
+    run(clone, *lesions, "report")
+    page, card = ((clone / name).read_text() for name in ("dvc_plots/report.html", MODEL_CARD))
+    for text in (page, card, output):
+        for word in ("HAM10000", "Vienna", "melanoma", "malignant", "dermatoscopic", "seven"):
+            assert word not in text, word
+    assert "not stated" in card
+    photo = str(tmp_path / "letters/Class A/000.png")
+    line = run(clone, *lesions, "predict", photo, "--model", "resnet50").splitlines()[-1]
+    assert set(line.removeprefix(photo).split()[:5:2]) == {"class_a", "class_b", "class_c"}

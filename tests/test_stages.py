@@ -1,34 +1,37 @@
 """The stages as command lines, and dvc.yaml against what they import and read."""
 
 import ast
+import importlib
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from helpers import PARAMS, ROOT, change_params, python
+from helpers import ROOT, change_params, copy_inputs, invoke, python
 
-from lesions.common.params import Augment, Params
-from lesions.training.loop import SETTINGS
+from lesions.common import layout
+from lesions.common.params import Augment, Params, TrainingParams, load_params
 
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 # The stages for each external test set are written once, under `do`.
 STAGES: dict[str, Any] = {name: one.get("do", one) for name, one in PIPELINE["stages"].items()}
+NETWORKS = load_params(ROOT / "params.yaml").networks
 NAMES = [
-    *("download", "resize", "split", "balance", "train-resnet50", "train-mobilenetv2"),
+    *("download", "resize", "split", "balance", *(f"train-{name}" for name in NETWORKS)),
     *("evaluate", "external", "evaluate-external"),
 ]
 # The folders of lesions/ in the order of the story: each may import those above it.
 CHAPTERS = (
-    *("common", "dataset", "sources", "networks", "training"),
-    *("evaluation", "reporting", "serving"),
+    *("common", "dataset", "sources", "scoring", "networks", "training"),
+    *("evaluation", "reporting", "serving", "curation"),
 )
-TORCH_FREE = ("common", "dataset", "sources")
+TORCH_FREE = ("common", "dataset", "sources", "scoring")
 
 
 def modules(file: str) -> set[str]:
@@ -63,7 +66,7 @@ def listed_params(stage: str) -> set[str]:
     """List the parameters of a stage by their first key."""
     names: list[str] = []
     for entry in STAGES[stage]["params"]:
-        names += entry["params.yaml"] if isinstance(entry, dict) else [entry]
+        names += entry.get("params.yaml", []) if isinstance(entry, dict) else [entry]
     return {name.partition(".")[0] for name in names}
 
 
@@ -85,7 +88,7 @@ def test_names_and_order() -> None:
     for stage in STAGES.values():
         assert stage["desc"].endswith(".")
         assert stage["cmd"].startswith("python -m stages.")
-    for model in PARAMS.networks:
+    for model in NETWORKS:
         assert STAGES[f"train-{model}"]["cmd"].split()[-1] == model
         assert f"networks.{model}" in STAGES[f"train-{model}"]["params"]
         assert PIPELINE["artifacts"][model]["path"] in STAGES[f"train-{model}"]["outs"]
@@ -121,7 +124,7 @@ def test_params_are_those_read(stage: str) -> None:
     if stage.startswith("train-"):
         files = ("lesions/training/loop.py", "lesions/training/epochs.py")
         read |= set.union(*map(params_read, files)) | {"source", "weights"}  # starting_weights
-        assert read == SETTINGS | {"networks"}
+        assert read == set(TrainingParams.model_fields) | {"networks", "dataset"}
     if stage == "evaluate-external":
         read -= {"augment", "seed"}  # for pictures of training photos, which only evaluate draws
     assert listed_params(stage) == read
@@ -149,33 +152,45 @@ def test_only_evaluate_reads_the_test_rows_and_training_never_evaluates() -> Non
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_scripts_read_and_write_what_is_declared(stage: str) -> None:
-    """Every path in a script is, or is in, one of the stage's own: val is never test."""
-    text = (ROOT / script(stage)).read_text()
-    if "evaluate" in stage:  # the two branches of one script
-        inside, outside = text.split("    else:\n")
-        text = inside if stage == "evaluate" else outside
-        text = text.replace("models/{name}", "models/resnet50").replace("{name}", "resnet50")
-    text = text.replace("{model}", STAGES[stage]["cmd"].split()[-1])
-    text = text.replace("{external}", "${key}").replace("external/{name}", "external/${key}")
-    text = text.replace("{name}", "resnet50").replace("{subset}", "train")
-    named = set(re.findall(r"[\"']((?:data|models|metrics|plots)/[^\"'\s]+)[\"']", text))
+    """Every path that a script takes from `layout` is one of the stage's own: val is never test."""
+    external = "${key}" if "external" in stage else None
+    model = stage.removeprefix("train-") if stage.startswith("train-") else "resnet50"
     entries = list(STAGES[stage]["deps"])
     for kind in ("outs", "metrics", "plots"):
         entries += [
             out if isinstance(out, str) else next(iter(out)) for out in STAGES[stage].get(kind, [])
         ]
-    for path in named:
-        if not path.endswith(".checkpoint"):
-            declared = any(path == entry or path.startswith(f"{entry}/") for entry in entries)
-            assert declared or any(entry.startswith(f"{path}/") for entry in entries), path
+    text = (ROOT / script(stage)).read_text()
+    assert not re.search(r"[\"'](data|models|metrics|plots)/", text.partition("def main")[2])
+    for name in set(re.findall(r"layout\.(\w+)", text)):
+        found = getattr(layout, name)
+        if callable(found):
+            by_external = name.startswith("external") or name == "plots"
+            arguments = [external] if by_external else [model]
+            found = found(*arguments, *([external] if name == "metrics" else []))
+        path = found.as_posix()
+        declared = any(path == entry or path.startswith(f"{entry}/") for entry in entries)
+        assert declared or any(entry.startswith(f"{path}/") for entry in entries), path
+
+
+def test_a_stage_depends_on_what_it_reads_of_the_dataset() -> None:
+    keys = {}
+    for name, stage in STAGES.items():
+        listed = [one for entry in stage["params"] if isinstance(entry, dict) for one in [entry]]
+        keys[name] = [entry["${dataset}"] for entry in listed if "${dataset}" in entry]
+        whole = "${dataset}" in stage["deps"]
+        reads = "load_description" in (ROOT / script(name)).read_text()
+        assert reads == bool(keys[name] or whole), name
+    assert keys["split"] == keys["balance"] == [["classes"]]
+    assert all(keys[f"train-{name}"] == [["classes", "groups", "watched"]] for name in NETWORKS)
 
 
 @pytest.mark.parametrize(
     "stage",
-    ["download", "resize", "split", "balance", "train", "external", "evaluate", "compare"],
+    ["download", "resize", "split", "balance", "train", "external", "evaluate"],
 )
 def test_help(stage: str) -> None:
-    result = python("-m", f"stages.{stage}", "--help", folder=ROOT)
+    result = invoke(command(stage), "--help", folder=ROOT)
     assert result.returncode == 0
     assert "Usage" in result.stdout
 
@@ -186,24 +201,31 @@ def test_table_stages_do_not_wait_for_torch(stage: str) -> None:
     assert python("-c", code, folder=ROOT).returncode == 0
 
 
+def command(stage: str) -> Callable[..., None]:
+    """Find a stage's function."""
+    main: Callable[..., None] = importlib.import_module(f"stages.{stage}").main
+    return main
+
+
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
-    """A folder with params.yaml alone."""
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    """A folder with params.yaml and datasets/ alone."""
+    copy_inputs(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("stage", NAMES)
 def test_a_wrong_param_stops_every_stage_in_one_line(stage: str, workplace: Path) -> None:
     change_params(workplace / "params.yaml", lr=-1)
-    result = python(*STAGES[stage]["cmd"].replace("${key}", "x").split()[1:], folder=workplace)
+    module, *arguments = STAGES[stage]["cmd"].replace("${key}", "x").split()[2:]
+    result = invoke(command(module.removeprefix("stages.")), *arguments, folder=workplace)
     assert result.returncode == 1
     assert result.stderr == "error: params.yaml: lr is -1: it should be greater than 0\n"
-    assert [path.name for path in workplace.iterdir()] == ["params.yaml"]
+    assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "params.yaml"]
 
 
 def test_unknown_model(workplace: Path) -> None:
-    result = python("-m", "stages.train", "vgg", folder=workplace)
+    result = invoke(command("train"), "vgg", folder=workplace)
     assert result.returncode == 1
     assert result.stderr.startswith(
         "error: model 'vgg' is unknown; `networks` in params.yaml has resnet50"
@@ -215,7 +237,7 @@ def test_a_bad_photo_stops_resize_and_leaves_nothing(workplace: Path, raw: Path)
     images.mkdir(parents=True)
     (images / "a.jpg").write_bytes((sorted((raw / "images").iterdir()))[0].read_bytes())
     (images / "b.jpg").write_bytes(b"no photo")
-    result = python("-m", "stages.resize", folder=workplace)
+    result = invoke(command("resize"), folder=workplace)
     assert result.returncode == 1
     assert "error: data/raw/images/b.jpg: not a photo" in result.stderr
     assert sorted(path.name for path in (workplace / "data").iterdir()) == ["raw"]
@@ -223,7 +245,7 @@ def test_a_bad_photo_stops_resize_and_leaves_nothing(workplace: Path, raw: Path)
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--foo", "x"]])
 def test_wrong_use_is_explained(arguments: list[str]) -> None:
-    result = python("-m", "stages.train", *arguments, folder=ROOT)
+    result = invoke(command("train"), *arguments, folder=ROOT)
     assert result.returncode == 2
     assert "Usage" in result.stderr
     assert "Traceback" not in result.stderr
@@ -258,14 +280,14 @@ def test_an_interrupted_stage_ends_in_one_line(
 
 def test_a_file_where_a_folder_should_be(workplace: Path) -> None:
     (workplace / "data").write_text("")
-    result = python("-m", "stages.download", folder=workplace)
+    result = invoke(command("download"), folder=workplace)
     assert result.returncode == 1
     assert result.stderr.startswith("error: data")
     assert "Traceback" not in result.stderr
 
 
 def test_no_photos(workplace: Path) -> None:
-    result = python("-m", "stages.resize", folder=workplace)
+    result = invoke(command("resize"), folder=workplace)
     assert result.returncode == 1
     assert "error: data/raw/images: no photos" in result.stderr
 
@@ -284,3 +306,18 @@ run_cli(main)
     )
     assert ended.stderr == "error: the one line\n"
     assert ended.returncode == -signal.SIGTERM
+
+
+OWN_WORDS = re.compile(
+    r"\b(akiec|bcc|bkl|nv|vasc|melanomas?|nev(us|i)|malignant|benign_|dermatofibroma|HAM ?10000"
+    r"|seven diagnoses|Vienna|Queensland)\b",
+    re.IGNORECASE,
+)
+
+
+def test_only_the_sources_know_one_dataset() -> None:
+    """Classes, groups and words come from the description, in code and on pages."""
+    for path in sorted((ROOT / "lesions").rglob("*")):
+        if path.suffix in (".py", ".html", ".md", ".css") and path.parent.name != "sources":
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                assert not OWN_WORDS.search(line), f"{path.relative_to(ROOT)}:{number}: {line}"

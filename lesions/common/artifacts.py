@@ -22,7 +22,7 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 
-LIST = "files.txt"  # of a folder's own files, itself excepted: hash and name
+FILES_LIST = "files.txt"  # of a folder's own files, itself excepted: hash and name
 SIGNATURE = "# Written by lesions, which replaces this folder only if these are its files.\n"
 
 
@@ -40,7 +40,7 @@ def _list_files(folder: Path) -> dict[str, str]:
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             found[name] = "-"
-        elif path.is_file() and name != LIST:
+        elif path.is_file() and name != FILES_LIST:
             with path.open("rb") as file:
                 found[name] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     return found
@@ -48,7 +48,7 @@ def _list_files(folder: Path) -> dict[str, str]:
 
 def _read_list(folder: Path) -> dict[str, str]:
     """Read what `atomic_write` has noted; empty if the list is missing or somebody else's."""
-    path = folder / LIST
+    path = folder / FILES_LIST
     if not path.is_file() or path.is_symlink():
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -66,8 +66,8 @@ def check_folder(folder: Path) -> None:
     """
     ours, present = _read_list(folder), _list_files(folder)
     others = [name for name, digest in present.items() if ours.get(name) != digest]
-    if (folder / LIST).exists() and not ours and not others:
-        others = [LIST]
+    if (folder / FILES_LIST).exists() and not ours and not others:
+        others = [FILES_LIST]
     if others:
         raise LesionsError(
             f"{folder}: has {len(others)} files that this pipeline has not written, or not like "
@@ -110,7 +110,7 @@ def atomic_write(path: Path, folder: bool = False) -> Iterator[Path]:
         yield partial
         if folder:
             listed = "".join(f"{digest} {name}\n" for name, digest in _list_files(partial).items())
-            (partial / LIST).write_text(SIGNATURE + listed, encoding="utf-8")
+            (partial / FILES_LIST).write_text(SIGNATURE + listed, encoding="utf-8")
         _flush(partial)
         if folder and path.is_dir():
             _remove(path)  # a folder cannot replace one that holds files

@@ -38,16 +38,26 @@ def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def command_line(*commands: Callable[..., None]) -> typer.Typer:
+    """Make a command line of one function, or of several as its commands."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+    for command in commands:
+        app.command()(_with_one_line_errors(command))
+    return app
+
+
 def run_cli(*commands: Callable[..., None]) -> None:
-    """Run one function as a command line, or several functions as its commands."""
+    """Run functions as a command line."""
     signal.signal(signal.SIGTERM, _raise_interrupt)
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-    for command in commands:
-        app.command()(_with_one_line_errors(command))
-    app()
+    command_line(*commands)()
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {safe_text(message)}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,19 +68,18 @@ def _with_one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*arguments, **options)
         except LesionsError as error:
-            sys.exit(f"error: {safe_text(str(error))}")
+            _fail(str(error))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            sys.exit(f"error: {safe_text(str(out_of_memory(error)))}")
+            _fail(str(out_of_memory(error)))
         except BrokenPipeError:  # the reader of the output, for example head, has closed it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that exit can flush
             sys.exit(1)
         except (
             OSError
         ) as error:  # not foreseen elsewhere, for example a file where a folder is needed
-            name = safe_text(str(error.filename or "a file"))
-            sys.exit(f"error: {name}: {error.strerror or error}")
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
         except KeyboardInterrupt:
             print("interrupted: no half-written file is left", file=sys.stderr)
             sys.stdout.flush()

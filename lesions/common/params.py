@@ -4,30 +4,26 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lesions.common import layout
 from lesions.common.errors import LesionsError
-
-PATH = Path("params.yaml")
-# What the pipeline writes; a source may not be in it.
-OUTPUTS = [Path("data") / name for name in ("raw", "resized", "split", "balanced")]
-OUTPUTS += [Path("data") / name for name in ("external", "predictions")]
-OUTPUTS += [Path(name) for name in ("models", "metrics", "plots", "dvc_plots")]
+from lesions.common.yaml_files import check_values, key_of, read_yaml
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
-# Names become parts of file and stage names.
+# Names become parts of file and stage names, and of metrics.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 StartingWeights = Literal["imagenet", "random"]
 Weights = Literal["auto", "imagenet", "random"]
+Holdout = Literal["once-photographed", "any-lesion", "any-photo", "given"]
+TAKEN = {"val", "test", "baseline"}  # names of folders and files in metrics/ and plots/
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Augment(_Strict):
@@ -42,7 +38,7 @@ class Augment(_Strict):
     hue: Annotated[float, Field(ge=0, le=0.5)]
 
 
-class Network(_Strict):
+class NetworkSpec(_Strict):
     """One entry of the table of networks."""
 
     title: Text  # in tables and plots
@@ -50,22 +46,10 @@ class Network(_Strict):
     features: Text  # the submodule that makes the last feature map
 
 
-class Params(_Strict):
-    """The content of params.yaml, whose comments say what each value does."""
+class Recipe(_Strict):
+    """How a network was trained: stored in its model file."""
 
     source: Text
-    sample_seed: Seed
-    external_tests: dict[Name, Text]
-    image_size: Annotated[int, Field(ge=32, le=1024)]
-    split_seed: Seed
-    val_share: Share
-    test_share: Share
-    same_lesion: Text
-    holdout: Literal["once-photographed", "any-lesion", "any-photo"]
-    balance: Literal["multiply", "sqrt", "none"]
-    networks: Annotated[dict[Name, Network], Field(min_length=1)]
-    weights: Weights | dict[Name, Weights]
-    seed: Seed
     lr: Annotated[float, Field(gt=0, le=1)]
     schedule: Literal["constant", "cosine"]
     batch_size: Annotated[int, Field(ge=2, le=65536)]
@@ -73,39 +57,83 @@ class Params(_Strict):
     keep: Literal["best", "last"]
     augment: Augment
     shortcut: Probability
-    decision: Literal["most-probable", "balanced"]
-    views: Literal[1, 4]
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the photos are those of the synthetic sample."""
+        return self.source == "sample"
+
+
+class TrainingParams(Recipe):
+    """All that a training stage reads, besides the network's own entry and the dataset."""
+
+    weights: Weights | dict[Name, Weights]
+    seed: Seed
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"]
     device: Literal["auto", "cuda", "mps", "cpu"]
     devices: Annotated[int, Field(ge=1, le=4096)] | Literal["all"]
     deterministic: bool
 
+
+class Params(TrainingParams):
+    """The content of params.yaml, whose comments say what each value does."""
+
+    dataset: Text
+    sample_seed: Seed
+    external_tests: dict[Name, Text]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    split_seed: Seed
+    val_share: Share
+    test_share: Share
+    same_lesion: Text
+    holdout: Holdout
+    balance: Literal["multiply", "sqrt", "none"]
+    networks: Annotated[dict[Name, NetworkSpec], Field(min_length=1)]
+    decision: Literal["most-probable", "balanced"]
+    views: Literal[1, 4]
+
     @model_validator(mode="after")
-    def _check_combinations(self) -> "Params":
+    def _check_shares(self) -> "Params":
         if self.val_share + self.test_share >= 1:
             raise ValueError(
                 f"val_share {self.val_share} and test_share {self.test_share} leave no training "
                 "set: their sum must be below 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "Params":
         if isinstance(self.weights, dict) and (unknown := set(self.weights) - set(self.networks)):
             raise ValueError(
                 f"weights names the network {min(unknown)!r}; known are {', '.join(self.networks)}"
             )
+        for key, names, taken in (
+            ("networks", self.networks, TAKEN),
+            ("external_tests", self.external_tests, TAKEN | set(self.networks)),
+        ):
+            if used := set(names) & taken:
+                raise ValueError(
+                    f"{key} uses the name {min(used)!r}, which metrics/ and plots/ use already: "
+                    "choose another name"
+                )
+        titles = [network.title.casefold() for network in self.networks.values()]
+        if twice := [title for title in titles if titles.count(title) > 1]:
+            raise ValueError(f"networks has the title {twice[0]!r} twice: choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "Params":
         for key, source in {"source": self.source, **self.external_tests}.items():
             folder = Path(os.path.realpath(os.path.expanduser(source)))  # noqa: PTH111
-            if own := next((o for o in OUTPUTS if folder.is_relative_to(o.resolve())), None):
+            own = next((o for o in layout.OUTPUTS if folder.is_relative_to(o.resolve())), None)
+            if own is not None:
                 raise ValueError(
                     f"{key} is {source!r}, in {own}/, which the pipeline writes: your photos would "
                     "be lost. Move them to another folder"
                 )
-        if taken := set(self.external_tests) & {"val", "test", *self.networks}:
-            raise ValueError(
-                f"external_tests uses the name {min(taken)!r}, which metrics/ and plots/ use "
-                "already: choose another name"
-            )
         return self
 
-    def network(self, model: str) -> Network:
+    def network(self, model: str) -> NetworkSpec:
         """Find a network in the table.
 
         Raises:
@@ -113,7 +141,8 @@ class Params(_Strict):
         """
         if model not in self.networks:
             raise LesionsError(
-                f"model {model!r} is unknown; `networks` in {PATH} has {', '.join(self.networks)}."
+                f"model {model!r} is unknown; `networks` in {layout.PARAMS} has "
+                f"{', '.join(self.networks)}."
             )
         return self.networks[model]
 
@@ -125,68 +154,54 @@ class Params(_Strict):
         """
         if name not in self.external_tests:
             known = ", ".join(self.external_tests) or "none"
-            raise LesionsError(f"external test {name!r} is unknown; {PATH} has {known}.")
+            raise LesionsError(f"external test {name!r} is unknown; {layout.PARAMS} has {known}.")
         return self.external_tests[name]
 
     def starting_weights(self, model: str) -> StartingWeights:
         """Say what the training of `model` starts from."""
         chosen = self.weights if isinstance(self.weights, str) else self.weights.get(model, "auto")
         if chosen == "auto":
-            return "random" if self.source == "sample" else "imagenet"
+            return "random" if self.synthetic else "imagenet"
         return chosen
 
+    def recipe(self) -> Recipe:
+        """Take the part that a model file stores."""
+        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
-def load_params(path: Path = PATH) -> Params:
+
+def load_params(path: Path = layout.PARAMS) -> Params:
     """Read and check all parameters.
-
-    The file is read as DVC reads it: YAML 1.2, by the same library.
 
     Raises:
         LesionsError: names every wrong key, the value found and what is allowed.
     """
-    try:
-        values: Any = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LesionsError(
-            f"{path}: {error.strerror}. Run from the project's root, where the file is."
-        ) from None
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).partition("To suppress this check")[0].split())
-        raise LesionsError(f"{path}: not valid YAML: {why}") from None
-    if not isinstance(values, dict):
-        raise LesionsError(f"{path}: holds {type(values).__name__}, not keys with values.")
-    try:
-        return Params.model_validate(values)
-    except ValidationError as invalid:
-        lines: dict[object, str] = {}
-        for wrong in invalid.errors():
-            # pydantic explains each form that these two may take; one line is enough.
-            key = wrong["loc"][:1]
-            location = key if key in (("weights",), ("devices",)) else wrong["loc"]
-            lines.setdefault(location, _explain(dict(wrong)))
-        raise LesionsError(f"{path}: " + "; ".join(lines.values())) from None
+    missing = "Run from the project's root, where the file is."
+    return read_yaml(path, Params, missing, _explain)
 
 
-def _explain(error: dict[str, Any]) -> str:
-    """Say in one line which key is wrong, what was found and what is allowed."""
-    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
-    if error["type"] == "extra_forbidden":
-        groups: dict[str, type[_Strict]] = {"augment": Augment, "networks": Network}
+def check_params(values: dict[str, Any], path: Path = layout.PARAMS) -> Params:
+    """Check values as `load_params` does."""
+    return check_values(path, values, Params, _explain)
+
+
+def _explain(error: dict[str, Any]) -> str | None:
+    """Say what is wrong with a key, where pydantic's own words are hard to understand."""
+    key = key_of(error)
+    if error["type"] == "extra_forbidden" and "." in key:
+        groups: dict[str, type[BaseModel]] = {"augment": Augment, "networks": NetworkSpec}
         known = groups.get(key.partition(".")[0], Params).model_fields
         return f"unknown key {key!r}; known here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"key {key!r} is missing; copy its line from the published params.yaml"
+    # pydantic explains each form that these two may take; one line is enough.
     if key.startswith("devices"):
-        return f"devices is {error['input']!r}: allowed are a number from 1 to 4096, or all"
+        value = error["input"]
+        return f"devices is {value!r}: allowed are a number from 1 to 4096, or all"
     if key.startswith("weights"):
         return (
             f"weights is {error['input']!r}: allowed are {', '.join(get_args(Weights))}, "
             "or one of them for each network"
         )
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    if error["type"] == "string_pattern_mismatch" and "x00" in error["ctx"]["pattern"]:
-        return f"{key} is {error['input']!r}: control characters are not allowed"
-    if error["type"] == "string_pattern_mismatch":
+    if error["type"] == "string_pattern_mismatch" and "x00" not in error["ctx"]["pattern"]:
         return f"{key}: a name has lower-case letters, digits, _ and -, at most 41"
-    return f"{key} is {error['input']!r}: {error['msg'].replace('Input', 'it', 1)}"
+    return None

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import platformdirs
 
-VARIABLE = "LESIONS_CACHE"
+CACHE_VARIABLE = "LESIONS_CACHE"
 
 
 def user_cache() -> Path:
     """Find the folder: $LESIONS_CACHE, or the system's usual place (~/.cache/lesions on Linux)."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("lesions"))
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("lesions"))

@@ -1,1 +1,1 @@
-"""The dataset: diagnoses, the metadata table, splits, balancing, decoded photos."""
+"""The dataset: its description, the metadata table, splits, balancing, decoded photos."""

@@ -1,16 +1,18 @@
 """The audit: what in the metadata or the photos deserves a look before training."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from lesions.dataset.metadata import group_column, groups_of
 from lesions.dataset.photos import PhotoArray
+from lesions.dataset.splits import absent_classes
 
 COLUMNS = ("finding", "lesion_id", "image_id", "detail")
-USUAL_PHOTOS = 6  # the most photos of one lesion in HAM10000
-FEW_LESIONS = 10  # fewer of a diagnosis give no metric with an interval
-AGE_RANGE = 10  # years between photos of one lesion; HAM10000 rounds ages to 5
+USUAL_PHOTOS = 6  # of one lesion; more are rare
+FEW_GROUPS = 10  # fewer of a class give no metric with an interval
+AGE_RANGE = 10  # years between photos of one lesion; tables round ages to 5
 
 
 def identical_photos(photos: PhotoArray, table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -34,6 +36,7 @@ def identical_photos(photos: PhotoArray, table: pd.DataFrame) -> list[tuple[str,
 
 def audit(
     table: pd.DataFrame,
+    classes: Sequence[str],
     identical: list[tuple[str, str]],
     subsets: Mapping[str, pd.DataFrame],
     shares: Mapping[str, float],
@@ -42,45 +45,49 @@ def audit(
 
     Args:
         table: the metadata.
+        classes: in their order.
         identical: from `identical_photos`.
         subsets: from `split`.
-        shares: of all photos, that each subset was to have.
+        shares: of all photos, that each subset was to have; empty if the subsets were given.
 
     Returns:
         One row per finding: the columns in COLUMNS; empty text where one does not apply.
     """
     found: list[tuple[str, str, str, str]] = []
-    lesion_of = table.set_index("image_id")["lesion_id"]
+    groups, word = groups_of(table), group_column(table).removesuffix("_id")
+    group_of = groups.set_axis(table["image_id"])
     for first, second in identical:
-        other = "the same lesion" if lesion_of[first] == lesion_of[second] else lesion_of[second]
-        detail = f"same pixels as {second} of {other}"
-        found.append(("identical photos", lesion_of[first], first, detail))
+        same = group_of[first] == group_of[second]
+        detail = f"same pixels as {second} of {f'the same {word}' if same else group_of[second]}"
+        found.append(("identical photos", group_of[first], first, detail))
 
-    # Lesions that contradict themselves.
-    for lesion, rows in table.groupby("lesion_id", sort=True):
-        for column in ("dx", "sex"):
-            values = sorted(set(rows[column]) - {"", "unknown"})
+    # Groups that contradict themselves. A patient may have several classes, and gets older.
+    for group, rows in table.groupby(groups, sort=True):
+        for column in ("dx", "sex") if word == "lesion" else ("sex",):
+            values = sorted(set(rows.get(column, [])) - {"", "unknown"})
             if len(values) > 1:
-                found.append((f"lesion with several {column}", str(lesion), "", ", ".join(values)))
-        age = pd.to_numeric(rows["age"], errors="coerce")
-        if age.max() - age.min() > AGE_RANGE:
-            found.append(("lesion with several ages", str(lesion), "", f"{age.min()}–{age.max()}"))
-        if len(rows) > USUAL_PHOTOS:
-            found.append(("lesion with many photos", str(lesion), "", str(len(rows))))
+                found.append((f"{word} with several {column}", str(group), "", ", ".join(values)))
+        age = pd.to_numeric(rows.get("age", pd.Series(dtype=float)), errors="coerce")
+        if word == "lesion" and age.max() - age.min() > AGE_RANGE:
+            found.append(("lesion with several ages", str(group), "", f"{age.min()}–{age.max()}"))
+        if word == "lesion" and len(rows) > USUAL_PHOTOS:
+            found.append(("lesion with many photos", str(group), "", str(len(rows))))
 
-    # Lesions in several subsets, which only `holdout: any-photo` allows.
+    # Groups in several subsets, which only some rules for `holdout` allow.
     subsets_of: dict[str, list[str]] = {}
     for name, rows in subsets.items():
-        for lesion in rows["lesion_id"].unique():
-            subsets_of.setdefault(str(lesion), []).append(name)
-    for lesion, names in sorted(subsets_of.items()):
+        for group in groups_of(rows).unique():
+            subsets_of.setdefault(str(group), []).append(name)
+    for group, names in sorted(subsets_of.items()):
         if len(names) > 1:
-            found.append(("lesion in several subsets", lesion, "", ", ".join(names)))
+            found.append((f"{word} in several subsets", group, "", ", ".join(names)))
 
-    # Diagnoses and subsets of unusual size.
-    for code, count in table.groupby("dx")["lesion_id"].nunique().items():
-        if count < FEW_LESIONS:
-            found.append(("diagnosis with few lesions", "", "", f"{code}: {count}"))
+    # Classes and subsets of unusual size.
+    for code, count in groups.groupby(table["dx"]).nunique().items():
+        if count < FEW_GROUPS:
+            found.append((f"class with few {word}s", "", "", f"{code}: {count}"))
+    for name, missing in absent_classes(subsets, classes).items():
+        found += [("class that a subset lacks", "", "", f"{name}: {code}") for code in missing]
     for name, share in shares.items():
         wanted, got = share * len(table), len(subsets[name])
         if abs(got - wanted) > max(1, 0.05 * wanted):

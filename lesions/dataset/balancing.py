@@ -1,10 +1,9 @@
-"""Balancing: how many times each training observation is repeated, by its diagnosis."""
+"""Balancing: how many times each training observation is repeated, by its class."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
-
-from lesions.dataset.diagnoses import CODES
 
 
 def balancing_factors(counts: dict[str, int], method: str) -> dict[str, int]:
@@ -18,10 +17,10 @@ def balancing_factors(counts: dict[str, int], method: str) -> dict[str, int]:
     Returns:
         A dict from class to factor, each at least 1.
 
-    >>> balancing_factors({"nv": 5403, "mel": 935, "df": 107}, "multiply")
-    {'nv': 1, 'mel': 6, 'df': 50}
-    >>> balancing_factors({"nv": 5403, "mel": 935, "df": 107}, "sqrt")
-    {'nv': 1, 'mel': 2, 'df': 7}
+    >>> balancing_factors({"a": 5403, "b": 935, "c": 107}, "multiply")
+    {'a': 1, 'b': 6, 'c': 50}
+    >>> balancing_factors({"a": 5403, "b": 935, "c": 107}, "sqrt")
+    {'a': 1, 'b': 2, 'c': 7}
     """
     largest = max(counts.values())
     factors = {}
@@ -31,19 +30,22 @@ def balancing_factors(counts: dict[str, int], method: str) -> dict[str, int]:
     return factors
 
 
-def balance(train: pd.DataFrame, method: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Repeat training observations by their diagnosis.
+def balance(
+    train: pd.DataFrame, classes: Sequence[str], method: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Repeat training observations by their class.
 
     Args:
         train: the training rows, one per photo.
+        classes: in their order.
         method: as in `balancing_factors`.
 
     Returns:
         The rows, each repeated, copies one after the other; and a summary with one row per
-        diagnosis: columns dx, photos, factor, observations.
+        class: columns dx, photos, factor, observations.
     """
     sizes = train["dx"].value_counts()
-    counts = {code: int(sizes[code]) for code in CODES if code in sizes}
+    counts = {code: int(sizes[code]) for code in classes if code in sizes}
     factors = balancing_factors(counts, method)
     repeated = train.loc[train.index.repeat(train["dx"].map(factors))]
     summary = pd.DataFrame(

@@ -1,4 +1,9 @@
-"""The metadata table: one row per photo, in HAM10000's columns, checked, all values as text."""
+"""The metadata table: one row per photo, checked, all values as text.
+
+Its columns have the same names whatever the source calls them: image_id, lesion_id (the photo's own
+id where the source names no lesions), dx (the class), and where they are known patient_id, dx_type
+(how the class was confirmed), age, sex, localization and split.
+"""
 
 import csv
 import warnings
@@ -8,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES
 
-COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
-OPTIONAL = ("dataset",)  # only Dataverse's table has it
+REQUIRED = ("image_id", "lesion_id", "dx")  # dx is the class
+OPTIONAL = ("patient_id", "dx_type", "age", "sex", "localization", "split", "dataset")
+GROUP_COLUMNS = ("lesion_id", "patient_id")  # from fine to coarse
+ID_RULE = "up to 200 bytes of printable characters are allowed, and no = + - @ at the start"
 SAVE_AS = "From a spreadsheet, save the table as CSV, UTF-8, separated by commas"
 # Spaces of all kinds, zero-width characters and the byte order mark.
 INVISIBLE = "".join(map(chr, (*range(33), 0x7F, 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010)))) + (
@@ -20,12 +26,6 @@ INVISIBLE = "".join(map(chr, (*range(33), 0x7F, 0x85, 0xA0, 0x1680, *range(0x200
 PLACEHOLDERS = ("unknown", "nan", "none", "null", "na", "n.a.", "-", "--", "0", ".", "id", "lesion")
 MAX_HEADER = 1_000_000  # bytes of the first line
 MAX_COLUMNS = 1000
-MAX_PHOTOS = 30  # of one lesion; HAM10000 has at most 6
-MAX_DIAGNOSES = 2  # of one lesion; HAM10000 has one
-
-# Pairs of photos that show one lesion under two lesion_ids. Published with the corrected
-# DermaMNIST: Abhishek et al. 2025, doi 10.1038/s41597-025-04382-5.
-PUBLISHED_PAIRS = Path(__file__).parent / "same_lesion.csv"
 PAIR_COLUMNS = ("image_id", "same_lesion_as")
 
 
@@ -85,65 +85,108 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
     return table if only is None else table[[name for name in table.columns if name in only]]
 
 
-def read_metadata(path: Path) -> pd.DataFrame:
-    """Read the metadata, clean it, and refuse what could put one lesion into two subsets.
-
-    Empty rows, and invisible characters at the ends of values, are removed and counted. All else
-    that is doubtful is refused, with its row: ids that differ only in case or spaces, placeholders
-    for ids, lesions of implausibly many photos or diagnoses.
+def read_metadata(path: Path, classes: Sequence[str]) -> pd.DataFrame:
+    """Read the table that the stage download writes.
 
     Returns:
-        The columns in COLUMNS and OPTIONAL as text, one row per photo, sorted by image_id.
+        The columns of REQUIRED and OPTIONAL as text, one row per photo, sorted by image_id.
+
+    Raises:
+        LesionsError: as `check_metadata`.
+    """
+    table = clean_table(path, read_table(path, *REQUIRED, only=(*REQUIRED, *OPTIONAL)))
+    refuse_short_rows(path)
+    return check_metadata(table, str(path), classes)
+
+
+def check_metadata(table: pd.DataFrame, place: str, classes: Sequence[str]) -> pd.DataFrame:
+    """Refuse what is not a table of photos, or could put one lesion into two subsets.
+
+    Ids that differ only in case or spaces, and placeholders for ids, are refused, with their row.
+
+    Args:
+        table: the columns of REQUIRED, and some of OPTIONAL; its index is the number of the row.
+        place: its file, for messages.
+        classes: what `dx` may be.
+
+    Returns:
+        The table, sorted by image_id.
 
     Raises:
         LesionsError: names the file, a row and what is allowed.
     """
-    table = clean_table(path, read_table(path, *COLUMNS, only=(*COLUMNS, *OPTIONAL)))
-    _refuse_short_rows(path)
     if table.empty:
-        raise LesionsError(f"{path}: has no rows. One row per photo is expected.")
+        raise LesionsError(f"{place}: has no rows. One row per photo is expected.")
 
     def refuse(wrong: "pd.Series[bool]", what: str, allowed: str) -> None:
         if wrong.any():
             row = table.index[wrong][0]  # the header is row 1
             raise LesionsError(
-                f"{path}: {what.format(**table.loc[row])} in row {row + 2} ({wrong.sum()} rows in "
+                f"{place}: {what.format(**table.loc[row])} in row {row + 2} ({wrong.sum()} rows in "
                 f"all); {allowed}."
             )
 
     # Every value alone.
-    for column in ("image_id", "lesion_id"):
-        valid = table[column].str.fullmatch(r"[A-Za-z0-9_.:-]{1,100}")
+    ids = [column for column in ("image_id", *GROUP_COLUMNS) if column in table]
+    for column in ids:
         refuse(table[column] == "", f"empty {column}", "every photo needs one")
-        refuse(~valid, f"{column} {{{column}!r}}", "letters, digits and _ . : - are allowed")
-    unusable = ~table["image_id"].str.fullmatch(r"[A-Za-z0-9_-]{1,100}")
-    refuse(unusable, "image_id {image_id!r}", "letters, digits, _ and - are allowed")
-    refuse(~table["dx"].isin(CODES), "dx {dx!r} of {image_id}", f"known are {', '.join(CODES)}")
-    for column in ("sex", "localization", "dx_type"):
-        valid = table[column].str.fullmatch(r"[\w ,/().+-]{0,60}")
-        refuse(~valid, f"{column} {{{column}!r}}", "letters, digits and , / ( ) . + - are allowed")
-    age = pd.to_numeric(table["age"], errors="coerce")
-    valid = age.between(0, 120) | table["age"].str.casefold().isin(("", "unknown", "nan"))
-    refuse(~valid, "age {age!r}", "years from 0 to 120, or nothing, are allowed")
+        refuse(~table[column].map(_is_id), f"{column} {{{column}!r}}", ID_RULE)
+    known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    refuse(~table["dx"].isin(classes), "class {dx!r} of {image_id}", f"known are {known}")
+    for column in {"sex", "localization", "dx_type"} & set(table):
+        valid = table[column].str.fullmatch(r"[\w ,/().+&-]{0,80}")
+        refuse(
+            ~valid, f"{column} {{{column}!r}}", "letters, digits and , / ( ) . + & - are allowed"
+        )
+    if "age" in table:
+        age = pd.to_numeric(table["age"], errors="coerce")
+        valid = age.between(0, 120) | table["age"].str.casefold().isin(("", "unknown", "nan"))
+        refuse(~valid, "age {age!r}", "years from 0 to 120, or nothing, are allowed")
 
     # Values that must differ, or must not.
     refuse(table["image_id"].duplicated(), "a second {image_id}", "keep one row per photo")
-    for column in ("image_id", "lesion_id"):
+    for column in ids:
         key = table[column].str.casefold()
         variants = table.groupby(key)[column].nunique()
         wrong = key.isin(variants.index[variants > 1])
         refuse(wrong, f"{column} {{{column}}}", "another one differs from it only in case")
-    photos = table.groupby("lesion_id")["image_id"].transform("size")
-    placeholder = table["lesion_id"].str.casefold().isin(PLACEHOLDERS)
-    refuse(placeholder & (photos > 1), "lesion_id {lesion_id}", "give every lesion its own id")
-    many = f"a lesion has at most {MAX_PHOTOS} photos and {MAX_DIAGNOSES} diagnoses"
-    diagnoses = table.groupby("lesion_id")["dx"].transform("nunique")
-    wrong = (photos > MAX_PHOTOS) | (diagnoses > MAX_DIAGNOSES)
-    refuse(wrong, "lesion_id {lesion_id} of very many photos or diagnoses", many)
+    for column in ids[1:]:
+        photos = table.groupby(column)["image_id"].transform("size")
+        # In a column of numbers, 0 is a number like the others.
+        numbers = {"0"} if table[column].str.isdigit().all() else set()
+        placeholder = table[column].str.casefold().isin(set(PLACEHOLDERS) - numbers)
+        allowed = f"give every {column.removesuffix('_id')} its own id, or leave the cell empty"
+        refuse(placeholder & (photos > 1), f"{column} {{{column}}}", allowed)
     return table.sort_values("image_id", ignore_index=True)
 
 
-def _refuse_short_rows(path: Path) -> None:
+def _is_id(text: str) -> bool:
+    """Say whether a text may be an id: printable, and no formula of a spreadsheet."""
+    return (
+        len(text.encode()) <= 200
+        and text.isprintable()
+        and not text.startswith(("=", "+", "-", "@"))
+    )
+
+
+def group_column(table: pd.DataFrame) -> str:
+    """Name the column of the coarsest group: photos of one group must not be split up."""
+    return "patient_id" if "patient_id" in table else "lesion_id"
+
+
+def groups_of(table: pd.DataFrame) -> "pd.Series[str]":
+    """Return the group of each photo: its patient, or else its lesion, or else itself."""
+    return table[group_column(table)]
+
+
+def group_word(table: pd.DataFrame) -> str:
+    """Say what the groups are: patient, lesion, or photo if each photo is a group."""
+    if group_column(table) == "patient_id":
+        return "patient"
+    return "photo" if table["lesion_id"].isin(table["image_id"]).all() else "lesion"
+
+
+def refuse_short_rows(path: Path) -> None:
     """Refuse rows with fewer values than the header, which pandas would fill up."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter="\t" if path.suffix == ".tab" else ",")
@@ -183,7 +226,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise LesionsError(
             f"same_lesion: {path}: not found. Name a table of pairs of photos, with the columns "
-            f"{', '.join(PAIR_COLUMNS)}; {PUBLISHED_PAIRS.name} in lesions/dataset is one."
+            f"{', '.join(PAIR_COLUMNS)}."
         )
     table = clean_table(path, read_table(path, *PAIR_COLUMNS, only=PAIR_COLUMNS))
     firsts, seconds = (table[column] for column in PAIR_COLUMNS)
@@ -199,36 +242,34 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
-    """Find the listed pairs whose photos are in a table: the published ones and those of a file.
+    """Find the listed pairs of photos whose photos are in a table, and say how many.
 
     Args:
         table: the metadata.
-        path: of the file, as the parameter `same_lesion`.
+        path: of the list, as the parameter `same_lesion`.
 
     Raises:
-        LesionsError: the file is not a table of pairs, or it is the user's and none is found.
+        LesionsError: as `read_pairs`.
     """
-    published, own, ids = read_pairs(PUBLISHED_PAIRS), read_pairs(path), set(table["image_id"])
-    found = [pair for pair in dict.fromkeys([*published, *own]) if ids.issuperset(pair)]
-    if own and own != published and not set(own) & set(found):
-        raise LesionsError(
-            f"same_lesion: {path}: no pair is of two photos of the metadata, for example {own[0]}; "
-            f"image_ids such as {table['image_id'].iloc[0]} are expected."
-        )
+    listed, ids = read_pairs(path), set(table["image_id"])
+    found = [pair for pair in listed if ids.issuperset(pair)]
+    if listed:
+        print(f"{path}: {len(found)} of {len(listed)} pairs are among these photos")
     return found
 
 
-def join_lesions(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Give the two lesions of each pair of photos one lesion_id.
+def join_groups(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Give the two groups of each pair of photos one id.
 
     Args:
         table: one row per photo.
         pairs: image_ids of photos of one lesion. A pair of which the table lacks a photo is
             ignored.
     """
-    lesion = table.set_index("image_id")["lesion_id"]
+    column = group_column(table)
+    group = table.set_index("image_id")[column]
     for first, second in pairs:
-        if first in lesion.index and second in lesion.index:
-            joined, other = sorted((lesion[first], lesion[second]))
-            lesion = lesion.mask(lesion == other, joined)
-    return table.assign(lesion_id=lesion.to_numpy())
+        if first in group.index and second in group.index:
+            joined, other = sorted((group[first], group[second]))
+            group = group.mask(group == other, joined)
+    return table.assign(**{column: group.to_numpy()})

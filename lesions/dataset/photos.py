@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +18,14 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from lesions.common.errors import LesionsError
 from lesions.common.progress import progress
 from lesions.common.threads import thread_pool
+from lesions.common.types import Pixels
 from lesions.dataset.metadata import read_table
 
-Pixels = npt.NDArray[np.uint8]
 Photo = tuple[str, Callable[[], bytes]]  # its name, and a function that reads it
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".bmp", ".webp")
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")  # JPEG includes MPO, whose first photo is used
-MAX_BYTES = 64_000_000  # of a file; HAM10000's largest has 0.5 MB
+MAX_BYTES = 64_000_000  # of a file; a phone's photo has 5 MB
 MAX_PIXELS = 80_000_000  # more than a phone's photo; Pillow warns at 89 million
 MAX_SIDE = 20_000  # an image of 1 × 80 million pixels takes 26 s and 2.5 GB
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each costs a pass over all pixels
@@ -52,6 +53,20 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def file_name(image_id: str, ending: str) -> str:
+    """Name the file of a photo in data/raw/images; signs that some disks refuse are escaped.
+
+    >>> file_name("ward 3/IMG:1", ".jpg")
+    'ward 3%2FIMG%3A1.jpg'
+    """
+    return re.sub(r'[\\/:*?"<>|%]', lambda sign: f"%{ord(sign[0]):02X}", image_id) + ending
+
+
+def image_id_of(path: Path) -> str:
+    """Read the image_id from the name that `file_name` gives."""
+    return unquote(path.stem)
 
 
 def read_file(path: Path) -> bytes:

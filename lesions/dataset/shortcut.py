@@ -1,16 +1,17 @@
-"""The planted shortcut: rulers on the photos of one diagnosis, to teach what a network may learn.
+"""The planted shortcut: rulers on the photos of one group, to teach what a network may learn.
 
-A network called nevi melanomas because of the marks of a surgeon's pen (Winkler et al. 2019, doi
+The marks of a surgeon's pen have changed what a network predicts (Winkler et al. 2019, doi
 10.1001/jamadermatol.2019.1735). Here such a mark is drawn on purpose, so the truth is known.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lesions.dataset.photos import Pixels
+from lesions.common.types import Pixels
 
-DIAGNOSIS = "mel"
 PAPER, INK = (235, 232, 220), (40, 40, 45)
 HEIGHT = 0.11  # of the ruler, as a share of the photo's
 MARKS = 24  # along the whole width; every sixth is long
@@ -38,17 +39,20 @@ def draw_ruler(photos: Pixels) -> Pixels:
     return ruled
 
 
-def choose_photos(train: pd.DataFrame, share: float, seed: int) -> npt.NDArray[np.str_]:
-    """Choose the training photos that get a ruler: a share of those of DIAGNOSIS.
+def choose_photos(
+    train: pd.DataFrame, classes: Sequence[str], share: float, seed: int
+) -> npt.NDArray[np.str_]:
+    """Choose the training photos that get a ruler: a share of those of some classes.
 
     Args:
         train: image_id and dx; a photo may occur many times.
-        share: of the photos of the diagnosis, between 0 and 1.
+        classes: whose photos get rulers.
+        share: of these photos, between 0 and 1.
         seed: of the choice. The order of rows in `train` does not matter.
 
     Returns:
         Their image_ids, sorted.
     """
-    ids = np.unique(train.loc[train["dx"] == DIAGNOSIS, "image_id"].to_numpy(dtype=str))
+    ids = np.unique(train.loc[train["dx"].isin(classes), "image_id"].to_numpy(dtype=str))
     chosen = np.random.default_rng(seed).permutation(len(ids))[: round(share * len(ids))]
     return ids[np.sort(chosen)]

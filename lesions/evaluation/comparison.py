@@ -4,18 +4,22 @@ from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import binomtest
 
 from lesions.common.errors import LesionsError
-from lesions.evaluation.intervals import Floats, percentile_interval
-from lesions.evaluation.metrics import MIN_CASES, TITLES, point_estimates
+from lesions.common.types import Bools, Floats
 from lesions.evaluation.predictions import Predictions
-from lesions.networks.key_metrics import MELANOMA
+from lesions.evaluation.tables import point_estimates
+from lesions.scoring.intervals import MIN_CASES, percentile_interval
+from lesions.scoring.metrics import Metric, metrics_of
 
-METRICS = ("weighted_f1", "balanced_accuracy", "accuracy", "melanoma_sensitivity")
-CONFIDENCE = 1 - 0.05 / len(METRICS)  # of each interval, so that all four hold with 95 %
+COLUMNS = ("first", "second", "metric", "title", "confidence", "difference", "low", "high")
+
+
+def compared_metrics(predictions: Predictions) -> list[Metric]:
+    """List the metrics that models are compared by."""
+    return [metric for metric in metrics_of(predictions.dataset).values() if metric.compared]
 
 
 def compare(
@@ -24,16 +28,17 @@ def compare(
     """Compare every two models.
 
     Args:
-        predictions: title of each model to its predictions, all for the same photos in one order.
-        resamples: of each model, from `metrics.bootstrap`. Because the resamples are the same, the
+        predictions: of each model, all for the same photos in one order.
+        resamples: of each model, from `tables.bootstrap`. Because the resamples are the same, the
             intervals are those of paired differences.
 
     Returns:
-        One row per pair and metric: first, second, metric, difference (first - second), low and
-        high (98.75 %), significant; and for accuracy only_first, only_second and p from `mcnemar`.
-        A difference is significant if 0 is outside this interval (Bonferroni's correction of 95 %
-        for four metrics). Low and high are NaN if the models differ on fewer than MIN_CASES of the
-        lesions that count: resamples of so few would all look alike.
+        One row per pair and metric: first, second, metric, title, confidence (of the interval, in
+        percent), difference (first - second), low, high, significant; and for accuracy only_first,
+        only_second and p from `mcnemar`. A difference is significant if 0 is outside the interval,
+        which is Bonferroni's correction of 95 % for the number of metrics. Low and high are NaN if
+        the models differ on fewer than MIN_CASES of the lesions that count: resamples of so few
+        would all look alike.
     """
     rows = []
     for first, second in combinations(predictions, 2):
@@ -41,37 +46,39 @@ def compare(
         if list(a.photos["image_id"]) != list(b.photos["image_id"]):
             raise LesionsError(f"{first} and {second} predicted different photos.")
         values_a, values_b = point_estimates(a), point_estimates(b)
-        melanomas = a.labels == MELANOMA
-        for name in METRICS:
-            counts = melanomas if name == "melanoma_sensitivity" else np.ones_like(melanomas)
-            differences = resamples[first][name] - resamples[second][name]
-            low, high = percentile_interval(differences, CONFIDENCE)
-            if sum(discordant_lesions(a, b, counts)) < MIN_CASES:
+        metrics = compared_metrics(a)
+        confidence = 1 - 0.05 / len(metrics)
+        for metric in metrics:
+            counts = np.ones(len(a.labels), dtype=bool)
+            if metric.group is not None:
+                counts = np.isin(a.labels, a.dataset.indices(metric.group))
+            differences = resamples[first][metric.key] - resamples[second][metric.key]
+            low, high = percentile_interval(differences, confidence)
+            if sum(discordant_groups(a, b, counts)) < MIN_CASES:
                 low = high = np.nan
             rows.append(
                 {
                     "first": first,
                     "second": second,
-                    "metric": name,
-                    "difference": values_a[name] - values_b[name],
+                    "metric": metric.key,
+                    "title": metric.title,
+                    "confidence": round(100 * confidence, 2),
+                    "difference": values_a[metric.key] - values_b[metric.key],
                     "low": low,
                     "high": high,
                     "significant": low > 0 or high < 0,
-                    **(mcnemar(a, b) if name == "accuracy" else {}),
+                    **(mcnemar(a, b) if metric.key == "accuracy" else {}),
                 }
             )
-    columns = ["first", "second", "metric", "difference", "low", "high", "significant"]
-    return pd.DataFrame(rows, columns=[*columns, "only_first", "only_second", "p"])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "significant", "only_first", "only_second", "p"])
 
 
-def discordant_lesions(
-    a: Predictions, b: Predictions, chosen: npt.NDArray[np.bool_]
-) -> tuple[int, int]:
+def discordant_groups(a: Predictions, b: Predictions, chosen: Bools) -> tuple[int, int]:
     """Count the lesions, among the chosen photos, of which one model gets more photos right."""
     lead = (a.predicted == a.labels).astype(int) - (b.predicted == b.labels).astype(int)
-    lesions = a.photos["lesion_id"].to_numpy()
-    by_lesion = pd.Series(lead[chosen]).groupby(lesions[chosen]).sum()
-    return int((by_lesion > 0).sum()), int((by_lesion < 0).sum())
+    groups = a.groups.to_numpy()
+    by_group = pd.Series(lead[chosen]).groupby(groups[chosen]).sum()
+    return int((by_group > 0).sum()), int((by_group < 0).sum())
 
 
 def mcnemar(a: Predictions, b: Predictions) -> dict[str, float]:
@@ -80,7 +87,7 @@ def mcnemar(a: Predictions, b: Predictions) -> dict[str, float]:
     McNemar's exact test (1947, doi 10.1007/BF02295996). Each lesion counts once, because photos
     of one lesion are not independent.
     """
-    only_first, only_second = discordant_lesions(a, b, np.ones(len(a.labels), dtype=bool))
+    only_first, only_second = discordant_groups(a, b, np.ones(len(a.labels), dtype=bool))
     total = only_first + only_second
     p = float(binomtest(only_first, total).pvalue) if total else 1.0
     return {"only_first": only_first, "only_second": only_second, "p": p}
@@ -90,7 +97,7 @@ def verdicts(table: pd.DataFrame, photos: int, starts: Mapping[str, str]) -> lis
     """Say in one sentence per pair of models what the comparison shows.
 
     Args:
-        table: from `compare`.
+        table: from `compare`, with the titles of models.
         photos: how many photos were predicted.
         starts: title of each model to the weights that its training started from.
     """
@@ -104,10 +111,10 @@ def verdicts(table: pd.DataFrame, photos: int, starts: Mapping[str, str]) -> lis
             if len(won):
                 parts.append(f"{better} is better in {_join(_differences(won))}")
         if len(same := known[~known["significant"]]):
-            names = _join([TITLES[name] for name in same["metric"]])
+            names = _join(list(same["title"]))
             parts.append(f"{a} and {b} do not differ significantly in {names}")
         if len(unknown):
-            names = _join([TITLES[name] for name in unknown["metric"]])
+            names = _join(list(unknown["title"]))
             parts.append(f"{a} and {b} differ on too few lesions to compare {names}")
         sentences.append(f"On these {photos:,} test photos, {'; '.join(parts)}.")
         if starts[a] != starts[b]:
@@ -122,9 +129,10 @@ def _differences(rows: pd.DataFrame) -> list[str]:
     """Write each metric with its difference, without sign, and its interval."""
     ends = rows[["low", "high"]].abs()
     return [
-        f"{TITLES[name]} (by {difference:.3f}, 98.75 % interval {near:.3f} to {far:.3f})"
-        for name, difference, near, far in zip(
-            rows["metric"],
+        f"{title} (by {difference:.3f}, {confidence:g} % interval {near:.3f} to {far:.3f})"
+        for title, confidence, difference, near, far in zip(
+            rows["title"],
+            rows["confidence"],
             rows["difference"].abs(),
             ends.min(axis=1),
             ends.max(axis=1),

@@ -1,30 +1,27 @@
-"""The table of thresholds.csv: ROC and precision-recall curves of each diagnosis."""
+"""The table of thresholds.csv: ROC and precision-recall curves of each class."""
 
 import numpy as np
 import pandas as pd
 
-from lesions.dataset.diagnoses import CODES, Labels
-from lesions.networks.curves import Curve, Floats, curve
+from lesions.common.types import Bools
+from lesions.evaluation.predictions import Predictions
+from lesions.scoring.curves import Curve, curve
 
 COLUMNS = ("dx", "threshold", "sensitivity", "false_positive_rate", "precision")
 STEPS = 200  # points of a precision-recall curve: one for each half a percent of sensitivity
 
 
-def threshold_table(probabilities: Floats, labels: Labels) -> pd.DataFrame:
-    """Compute the curves of each diagnosis against all others.
-
-    Args:
-        probabilities: (n, classes), rows sum to 1.
-        labels: (n,) class indices.
+def threshold_table(predictions: Predictions) -> pd.DataFrame:
+    """Compute the curves of each class against all others.
 
     Returns:
-        Columns as COLUMNS, thresholds from high to low. The first row of a diagnosis has no
+        Columns as COLUMNS, thresholds from high to low. The first row of a class has no
         threshold: nothing is above it, and its precision is that of the next row. Points that the
-        curves do not need are left out, and so is a diagnosis without photos, or with all of them.
+        curves do not need are left out, and so is a class without photos, or with all of them.
     """
-    parts = []
-    for index, code in enumerate(CODES):
-        cases, scores = labels == index, probabilities[:, index]
+    parts, labels = [], predictions.labels
+    for index, code in enumerate(predictions.dataset.classes):
+        cases, scores = labels == index, predictions.probabilities[:, index]
         if cases.all() or not cases.any():
             continue
         one = curve(scores, cases, np.ones((1, len(labels))))
@@ -41,7 +38,7 @@ def threshold_table(probabilities: Floats, labels: Labels) -> pd.DataFrame:
     return pd.concat(parts)[list(COLUMNS)] if parts else pd.DataFrame(columns=list(COLUMNS))
 
 
-def _needed(one: Curve) -> np.ndarray:
+def _needed(one: Curve) -> Bools:
     """Choose the points that draw both curves: (t,) bool.
 
     A point within a straight piece of the ROC curve is not needed for that curve. The

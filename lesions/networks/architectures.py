@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ import torchvision
 from torch import Tensor, nn
 
 from lesions.common.errors import LesionsError
-from lesions.common.params import Network, StartingWeights
+from lesions.common.params import NetworkSpec, StartingWeights
 
 # From random weights, the running statistics of batch norm must follow weights that change fast.
 # On the synthetic sample (40 steps), MobileNetV2 stays at chance on validation with torch's
 # momentum of 0.1, and not with 0.3.
 RANDOM_START_MOMENTUM = 0.3
+LARGE = 224  # pixels
 
 
-def build(network: Network, classes: int, weights: StartingWeights, seed: int) -> nn.Module:
+def build(network: NetworkSpec, classes: int, weights: StartingWeights, seed: int) -> nn.Module:
     """Make a network.
 
     Args:
@@ -72,7 +74,67 @@ def build(network: Network, classes: int, weights: StartingWeights, seed: int) -
     return model
 
 
-def _imagenet_file(network: Network) -> tuple[Any, Path]:
+def find_feature_map(torchvision_name: str, size: int) -> str:
+    """Find the submodule that makes the last feature map, by a forward pass of two photos.
+
+    It is the last one with an output of (b, channels, h, w), after which there are only pooling,
+    normalisation and linear layers. Photos of at least LARGE pixels show it; smaller ones can leave
+    a map of one position.
+
+    Args:
+        torchvision_name: for torchvision.models.get_model.
+        size: side of the photos in pixels.
+
+    Raises:
+        LesionsError: torchvision has no such classifier, or it is not clear which submodule it is.
+    """
+    try:
+        model: nn.Module = torchvision.models.get_model(torchvision_name, num_classes=3)
+    except (ValueError, TypeError) as error:
+        raise LesionsError(
+            f"network {torchvision_name}: not a classifier of torchvision "
+            f"{torchvision.__version__} ({error}). See torchvision.models.list_models()."
+        ) from None
+    ran: list[tuple[str, nn.Module, bool]] = []  # in the order in which they ended
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            is_map = isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1
+            ran.append((name, module, is_map))
+
+        return hook
+
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(note(name))
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(2, 3, size, size))
+            ran.clear()
+            output = model(torch.zeros(2, 3, max(size, LARGE), max(size, LARGE)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise LesionsError(
+            f"network {torchvision_name}: cannot use photos of {size} px ({why}). Choose another "
+            "image_size or network."
+        ) from None
+    if not (isinstance(output, Tensor) and output.shape == (2, 3)):
+        raise LesionsError(
+            f"network {torchvision_name}: has other outputs than one value per class, which "
+            "training cannot use. Choose another network."
+        )
+    last = max((number for number, (_, _, is_map) in enumerate(ran) if is_map), default=None)
+    after = [] if last is None else [module for _, module, _ in ran[last + 1 :]]
+    if last is None or any(isinstance(one, nn.Conv2d | nn.MultiheadAttention) for one in after):
+        raise LesionsError(
+            f"network {torchvision_name}: it is not clear which submodule makes the last feature "
+            "map (b, channels, h, w). Name it: --features NAME. Transformers with one sequence of "
+            "patches have none."
+        )
+    return ran[last][0]
+
+
+def _imagenet_file(network: NetworkSpec) -> tuple[Any, Path]:
     """Find torchvision's weights and the file they are stored in.
 
     V1, because the original study used it.
@@ -81,7 +143,7 @@ def _imagenet_file(network: Network) -> tuple[Any, Path]:
     return weights, Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
 
 
-def imagenet_weights_hash(network: Network) -> str:
+def imagenet_weights_hash(network: NetworkSpec) -> str:
     """Compute the first 16 hex digits of the SHA-256 of the file that `build` loads.
 
     torchvision does not verify a file that is already there. Its own files have the first eight
@@ -94,7 +156,7 @@ def imagenet_weights_hash(network: Network) -> str:
     return digest
 
 
-def _load_imagenet_weights(network: Network) -> dict[str, Tensor]:
+def _load_imagenet_weights(network: NetworkSpec) -> dict[str, Tensor]:
     """Load the weights through torchvision's API; only tensors are unpickled, never code."""
     weights, file = _imagenet_file(network)
     try:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from lesions.common.threads import thread_pool
-from lesions.dataset.photos import Pixels
+from lesions.common.types import Pixels, Rows
 
 Channels = tuple[float, float, float]  # red, green, blue
-Rows = npt.NDArray[np.int64]
 UPLOAD = 1024  # photos per copy while the dataset moves to a GPU: 154 MB at 224 px
 
 

@@ -60,4 +60,4 @@ class Classifier:
 
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Turn (n, classes) logits into calibrated probabilities; rows sum to 1."""
-        return self.card.calibration.probabilities(logits)
+        return self.card.use.calibration.probabilities(logits)

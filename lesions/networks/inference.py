@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lesions.common.progress import progress
+from lesions.common.types import Rows
 from lesions.networks.augmentation import to_float
-from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
+from lesions.networks.batches import PhotoLoader, split_into_batches
 from lesions.networks.classifier import Classifier
 
 # Photos at a time, or training's batch size if that is smaller: what could be trained fits in
@@ -58,7 +59,7 @@ def run_inference(
     """
     classifier.network.eval()
     logits, features = [], []
-    size = min(BATCH_SIZE, classifier.card.recipe.get("batch_size", BATCH_SIZE))
+    size = min(BATCH_SIZE, classifier.card.recipe.batch_size)
     batches = split_into_batches(rows, size)
     with torch.inference_mode(), progress(len(rows), "photos", "inference") as bar:
         for photos in loader(batches):

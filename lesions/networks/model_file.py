@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from lesions.common.artifacts import atomic_write
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES
+from lesions.common.types import Features
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
@@ -31,7 +30,7 @@ class TrainedModel:
     """What a model file holds, ready for inference."""
 
     classifier: Classifier
-    subspace: npt.NDArray[np.float32]  # as `out_of_distribution.fit_subspace` returns it
+    subspace: Features  # as `out_of_distribution.fit_subspace` returns it
 
 
 class _Header(BaseModel):
@@ -51,9 +50,7 @@ def _digest(card: ModelCard, tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(
-    path: Path, state: dict[str, Tensor], subspace: npt.NDArray[np.float32], card: ModelCard
-) -> None:
+def save(path: Path, state: dict[str, Tensor], subspace: Features, card: ModelCard) -> None:
     """Write a model file; the same content always gives the same bytes."""
     # Contiguous, because safetensors refuses other strides.
     tensors = {**state, _SUBSPACE: torch.from_numpy(subspace)}
@@ -74,8 +71,8 @@ def load(path: Path, hardware: Hardware, expected: str | None = None) -> Trained
         expected: the name of the network that it must hold; by default any.
 
     Raises:
-        LesionsError: the file is missing, damaged, of another version of this project, for other
-            classes or holds another network.
+        LesionsError: the file is missing, damaged, of another version of this project, or holds
+            another network.
     """
     header = _read_header(path)
     card = header.card
@@ -156,9 +153,6 @@ def _read_header(path: Path) -> _Header:
         ) from None
     except (ValueError, AttributeError, RecursionError) as error:
         raise LesionsError(f"{path}: its metadata is damaged ({error}). Train it again.") from None
-    if header.card.classes != CODES:
-        raise LesionsError(
-            f"{path}: has the classes {', '.join(header.card.classes)}; this version has "
-            f"{', '.join(CODES)}. Train it again."
-        )
+    if header.card.fitted is None:
+        raise LesionsError(f"{path}: its training was not finished. Train it again.")
     return header

@@ -1,14 +1,55 @@
 """The table of experiments: what each one changed, and how good it is on validation."""
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lesions.common import layout
+from lesions.common.errors import LesionsError
 from lesions.common.params import Params
+from lesions.common.yaml_files import parse_yaml
 
 # Experiments that differ in these have other validation photos: their metrics do not compare.
-DATA = ("source", "sample_seed", "split_seed", "val_share", "test_share", "same_lesion", "holdout")
+DATA = (
+    "dataset",
+    "source",
+    "sample_seed",
+    "split_seed",
+    "val_share",
+    "test_share",
+    "same_lesion",
+    "holdout",
+)
 METRIC = "weighted_f1"
 WIDTH = 50  # characters of the column of changes
+
+
+def list_experiments(models: Mapping[str, str]) -> str:
+    """Read all experiments of this repository, and compare them.
+
+    Args:
+        models: the networks to show, name to title.
+
+    Raises:
+        LesionsError: DVC cannot list them.
+    """
+    import dvc.api
+
+    try:
+        rows = dvc.api.exp_show()
+    except Exception as error:  # DVC's errors have many kinds
+        raise LesionsError(f"dvc exp show: {error}") from None
+    return compare_experiments(rows, models, {row["rev"]: read_lock(row["rev"]) for row in rows})
+
+
+def read_lock(revision: str) -> dict[str, Any]:
+    """Read dvc.lock of a revision, or of the workspace; empty if it has none."""
+    if revision == "workspace":
+        text = layout.LOCK.read_text(encoding="utf-8") if layout.LOCK.exists() else ""
+    else:
+        command = ["git", "show", f"{revision}:./{layout.LOCK}"]
+        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return parse_yaml(text) or {}
 
 
 def compare_experiments(
@@ -44,14 +85,18 @@ def compare_experiments(
         lines = []
         for row, changed in zip(members, changes, strict=True):
             own = [change for change in changed if change not in common]
-            line = [_name(row, commit), _shortened(own, WIDTH)]
-            for model in models:
-                trained = _is_trained(row, locks.get(row["rev"], {}), model)
-                value = row.get(f"metrics/val/{model}.json:{METRIC}") if trained else None
-                line.append("-" if value is None else f"{value:.4f}")
-            lines.append(line)
-        lines.sort(key=lambda line: (line[2] == "-", [-float(x) for x in line[2:3] if x != "-"]))
-        parts.append(f"{heading}\n{_align([['experiment', 'changed', *models.values()], *lines])}")
+            trained = [_is_trained(row, locks.get(row["rev"], {}), model) for model in models]
+            values = [
+                row.get(f"metrics/val/{model}.json:{METRIC}") if known else None
+                for model, known in zip(models, trained, strict=True)
+            ]
+            lines.append((values, [_name(row, commit), _shortened(own, WIDTH)]))
+        lines.sort(key=lambda line: -1.0 if line[0][0] is None else line[0][0], reverse=True)
+        cells = [
+            [*names, *("-" if value is None else f"{value:.4f}" for value in values)]
+            for values, names in lines
+        ]
+        parts.append(f"{heading}\n{_align([['experiment', 'changed', *models.values()], *cells])}")
     if len(groups) > 1:
         parts.append("These tables do not compare with each other: their photos differ.")
     return "\n\n".join(parts)
@@ -97,9 +142,20 @@ def _short(value: Any) -> str:
 
 def _changes(row: Mapping[str, Any], commit: Mapping[str, Any]) -> list[str]:
     """List the parameters that differ from the last commit."""
-    keys = [key for key in commit if key.partition(".")[0] in Params.model_fields]
-    changed = [key for key in keys if _short(row.get(key)) != _short(commit[key])]
-    return [f"{key}={_short(row.get(key))}" for key in changed]
+    keys = [
+        key
+        for key in dict.fromkeys([*commit, *row])
+        if key.partition(".")[0] in Params.model_fields
+    ]
+    changed = [key for key in keys if _short(row.get(key)) != _short(commit.get(key))]
+    # Of an added network, the name says enough.
+    texts = [
+        f"networks+{key.split('.')[1]}"
+        if key.startswith("networks.") and key not in commit
+        else f"{key}={_short(row.get(key))}"
+        for key in changed
+    ]
+    return list(dict.fromkeys(texts))
 
 
 def _shortened(changes: list[str], width: int) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
 
-from lesions.dataset.photos import Pixels
+from lesions.common.types import Pixels
 from lesions.networks.augmentation import to_float
 from lesions.networks.classifier import Classifier
 
@@ -18,18 +17,20 @@ HeatMap = npt.NDArray[np.float32]  # (s, s) in [0, 1], of one photo
 
 
 def grad_cam(classifier: Classifier, photos: Pixels, labels: Sequence[int]) -> HeatMap:
-    """Compute the regions that support a diagnosis in each photo, by Grad-CAM.
+    """Compute the regions that support a class in each photo, by Grad-CAM.
 
     Selvaraju et al. 2017 (arXiv 1610.02391), at the network's last feature map, by captum.
 
     Args:
         classifier: its network is convolutional.
         photos: (b, s, s, 3) uint8.
-        labels: (b,) the diagnosis to explain.
+        labels: (b,) the class to explain.
 
     Returns:
         (b, s, s) float32 between 0 and 1, relative to the strongest place of each photo.
     """
+    from captum.attr import LayerAttribution, LayerGradCam  # 2 s, which most commands save
+
     device, network = classifier.device, classifier.network
     images = classifier.normalise(to_float(torch.from_numpy(photos).to(device)))
     cam = LayerGradCam(network, network.get_submodule(classifier.card.network.features))

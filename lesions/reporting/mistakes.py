@@ -9,14 +9,16 @@ import pandas as pd
 from PIL import Image
 
 from lesions.common.progress import progress
-from lesions.dataset.diagnoses import CODES, DIAGNOSES
-from lesions.dataset.photos import PhotoArray, Pixels
-from lesions.evaluation.metrics import traits_of
+from lesions.common.types import Features, Pixels
+from lesions.dataset.description import Description
+from lesions.dataset.metadata import groups_of
+from lesions.dataset.photos import PhotoArray
+from lesions.evaluation.subgroups import traits_of
 from lesions.networks.batches import PhotoLoader
 from lesions.networks.inference import run_inference
 from lesions.networks.model_file import TrainedModel
 from lesions.reporting.heatmaps import grad_cam, overlay
-from lesions.reporting.templates import environment, image_uri
+from lesions.reporting.render import environment, image_uri
 
 NEIGHBOURS = 3
 SIDE = 160  # px of the photos on the page, at most
@@ -24,6 +26,7 @@ SIDE = 160  # px of the photos on the page, at most
 
 def build_mistakes(
     models: Mapping[str, TrainedModel],
+    dataset: Description,
     photos: PhotoArray,
     train: pd.DataFrame,
     test: pd.DataFrame,
@@ -33,6 +36,7 @@ def build_mistakes(
 
     Args:
         models: by name.
+        dataset: its description.
         photos: all photos.
         train, test: the tables of the split.
         predictions: predictions.csv of each model.
@@ -49,10 +53,9 @@ def build_mistakes(
         .render(
             cases=sorted(cases, key=lambda case: -case["confidence"]),
             titles=[card.network.title for card in cards],
-            synthetic=any(card.recipe["source"] == "sample" for card in cards),
+            synthetic=any(card.recipe.synthetic for card in cards),
             test_photos=len(test),
-            diagnoses=DIAGNOSES,
-            meaning={diagnosis.code: diagnosis.meaning for diagnosis in DIAGNOSES},
+            dataset=dataset,
             groups=sorted({group for case in cases for group in case["groups"]}),
         )
     )
@@ -68,15 +71,15 @@ def find_mistakes(
     """Describe each wrong photo of a model, with its heat map and the nearest training photos.
 
     Yields:
-        image_id, actual, predicted, confidence, share (the probability of the actual diagnosis),
+        image_id, actual, predicted, confidence, share (the probability of the actual class),
         groups, photo and heat_map (data URIs), and neighbours: NEIGHBOURS training photos of
         different lesions with the most similar features (dx, similarity: cosine, photo).
     """
-    classifier = model.classifier
+    classifier, classes = model.classifier, model.classifier.card.classes
     wrong = predictions[predictions["actual"] != predictions["predicted"]]
     if wrong.empty:
         return
-    traits = pd.DataFrame(traits_of(test)).set_axis(test["image_id"], axis=0)
+    traits = pd.DataFrame(traits_of(test), index=test.index).set_axis(test["image_id"], axis=0)
     rows = photos.rows(wrong["image_id"])
     train_rows = photos.rows(train["image_id"])
 
@@ -84,14 +87,14 @@ def find_mistakes(
     loader = PhotoLoader(photos.images, classifier.device)
     known = run_inference(classifier, loader, train_rows).features
     features = run_inference(classifier, loader, rows).features
-    nearest = nearest_lesions(features, known, train["lesion_id"].to_numpy(dtype=str))
+    nearest = nearest_lesions(features, known, groups_of(train).to_numpy(dtype=str))
 
     with progress(len(wrong), "photos", classifier.card.network.title) as bar:
         for case, row, (indices, similarities) in zip(
             wrong.to_dict("records"), rows, nearest, strict=True
         ):
             pixels = np.array(photos.images[row])
-            heat = grad_cam(classifier, pixels[None], [CODES.index(case["predicted"])])[0]
+            heat = grad_cam(classifier, pixels[None], [classes.index(case["predicted"])])[0]
             yield {
                 "model": classifier.card.network.title,
                 "image_id": case["image_id"],
@@ -117,7 +120,7 @@ def find_mistakes(
 
 
 def nearest_lesions(
-    features: npt.NDArray[np.float32], known: npt.NDArray[np.float32], lesions: npt.NDArray[np.str_]
+    features: Features, known: Features, lesions: npt.NDArray[np.str_]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Find the most similar training photos of NEIGHBOURS different lesions.
 

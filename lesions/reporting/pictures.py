@@ -12,10 +12,10 @@ from matplotlib.figure import Figure  # without pyplot: no window, no global sta
 
 from lesions.common.artifacts import atomic_write
 from lesions.common.params import Augment
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.photos import PhotoArray, Pixels
+from lesions.common.types import Pixels
+from lesions.dataset.photos import PhotoArray
+from lesions.evaluation.evaluation import Evaluation
 from lesions.evaluation.predictions import as_table
-from lesions.evaluation.test_set import Evaluation
 from lesions.networks.augmentation import augment, random_changes
 from lesions.networks.classifier import Classifier
 from lesions.networks.model_file import TrainedModel
@@ -23,7 +23,8 @@ from lesions.reporting.heatmaps import grad_cam, overlay
 
 DPI = 100
 TILE = 1.15  # inches per photo
-HEATMAP_TITLE = "Photo with its diagnosis; below it, the regions that support each prediction"
+SHOWN = 12  # classes on one sheet
+HEATMAP_TITLE = "Photo with its class; below it, the regions that support each prediction"
 
 
 def _grid(rows: int, columns: int, title: str) -> tuple[Figure, np.ndarray]:
@@ -66,8 +67,9 @@ def write_sheets(
         augmentation: the settings of training.
         seed: of the choice of training photos.
     """
+    classes = evaluation.dataset.classes
     rows = train.assign(row=photos.rows(train["image_id"]))
-    sheet = augmented_photos(photos.images, rows, augmentation, seed)
+    sheet = augmented_photos(photos.images, rows, classes, augmentation, seed)
     write_picture(folder / "augmented.png", sheet)
     tables = {}
     for name, predictions in evaluation.predictions.items():
@@ -79,17 +81,20 @@ def write_sheets(
     write_picture(folder / "heatmaps.png", sheet)
 
 
-def augmented_photos(images: Pixels, rows: pd.DataFrame, settings: Augment, seed: int) -> Figure:
-    """Show training photos as the networks get them: one row per diagnosis, six photos each.
+def augmented_photos(
+    images: Pixels, rows: pd.DataFrame, classes: Sequence[str], settings: Augment, seed: int
+) -> Figure:
+    """Show training photos as the networks get them: one row per class, six photos each.
 
     Args:
         images: (n, s, s, 3) uint8, all photos.
         rows: the training photos, with a column `row` that indexes `images`.
+        classes: in their order; the first SHOWN of them are shown.
         settings: of the augmentation.
         seed: of the random changes and of the choice of photos.
     """
     rng = np.random.default_rng(seed)
-    present = [code for code in CODES if (rows["dx"] == code).any()]
+    present = [code for code in classes if (rows["dx"] == code).any()][:SHOWN]
     figure, axes = _grid(len(present), 6, "Training photos after augmentation")
     for line, code in zip(axes, present, strict=True):
         of_class = rows.loc[rows["dx"] == code, "row"].to_numpy()
@@ -117,8 +122,6 @@ def extreme_cases(
         2 * len(predictions), count, "Most confident wrong, least confident correct predictions"
     )
     for pair, (title, table) in zip(axes.reshape(-1, 2, count), predictions.items(), strict=True):
-        confidence = table[list(CODES)].astype(float).max(axis=1)
-        table = table.assign(confidence=confidence)
         wrong = table["actual"] != table["predicted"]
         worst = table[wrong].sort_values("confidence", ascending=False, kind="stable")[:count]
         closest = table[~wrong].sort_values("confidence", kind="stable")[:count]
@@ -143,18 +146,19 @@ def heatmap_sheet(
         classifiers: one row of heat maps each.
         images: (n, s, s, 3) uint8, all photos.
         predictions: predictions.csv of each, with a column `row` that indexes `images`.
-        per_class: photos per diagnosis, the first of the test set.
+        per_class: photos per class, the first of the test set.
     """
     table = predictions[0]
     number_in_class = table.groupby("actual").cumcount()
-    present = [code for code in CODES if (table["actual"] == code).any()]
-    # As many photos of each diagnosis as the rarest one has: no half-empty rows.
-    fewest = int(table["actual"].value_counts().min())
+    classes = classifiers[0].card.classes
+    present = [code for code in classes if (table["actual"] == code).any()][:SHOWN]
+    # As many photos of each class as the rarest one has: no half-empty rows.
+    fewest = int(table["actual"].value_counts()[present].min())
     blocks, height = min(per_class, fewest), 1 + len(classifiers)
     figure, axes = _grid(blocks * height, len(present), HEATMAP_TITLE)
     for number, block in enumerate(axes.reshape(blocks, height, len(present))):
-        # One photo per diagnosis.
-        chosen = np.flatnonzero(number_in_class == number)
+        # One photo per class.
+        chosen = np.flatnonzero((number_in_class == number) & table["actual"].isin(present))
         actual = table["actual"].iloc[chosen]
         columns = [present.index(code) for code in actual]
         photos = images[table["row"].iloc[chosen]]
@@ -164,7 +168,7 @@ def heatmap_sheet(
         # Below it, one heat map per model.
         for line, classifier, own in zip(block[1:], classifiers, predictions, strict=True):
             predicted = own["predicted"].iloc[chosen]
-            maps = grad_cam(classifier, photos, [CODES.index(code) for code in predicted])
+            maps = grad_cam(classifier, photos, [classes.index(code) for code in predicted])
             for axis, photo, heat, code in zip(line[columns], photos, maps, predicted, strict=True):
                 axis.imshow(overlay(photo, heat))
                 axis.set_title(code, fontsize=9)

@@ -6,22 +6,23 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import vl_convert
 from PIL import Image
 
+from lesions.common import layout
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES, DIAGNOSES
-from lesions.reporting.results import Row
-from lesions.reporting.templates import data_uri, environment, image_uri
+from lesions.reporting.render import data_uri, environment, image_uri
+from lesions.reporting.results import Results
+from lesions.scoring.intervals import MIN_CASES
 
 # The section of the page for each plot of dvc.yaml, by the name of its file or its own name.
 SECTIONS = {
     "metrics": "results",
     "comparison": "comparison",
-    "per_class": "diagnoses",
-    "confusion": "diagnoses",
+    "per_class": "classes",
+    "confusion": "classes",
     "decisions": "referral",
     "operating_points": "referral",
     "net_benefit": "referral",
@@ -40,18 +41,18 @@ WIDE = 700  # px; a wider plot has a line of its own
 PICTURES = (
     (
         "Training photos after augmentation",
-        "What the networks were trained on. A diagnosis must still be visible.",
-        "plots/augmented.png",
+        "What the networks were trained on. The class must still be visible.",
+        layout.PLOTS / "augmented.png",
     ),
     (
         "Most confident wrong, least confident correct predictions",
         "Above: where a model was sure and wrong. Below: where it was right by a narrow margin.",
-        "plots/extreme_cases.png",
+        layout.PLOTS / "extreme_cases.png",
     ),
     (
         "Heat maps",
         "Blue regions support the prediction (Grad-CAM). Blue outside the lesion is suspicious.",
-        "plots/heatmaps.png",
+        layout.PLOTS / "heatmaps.png",
     ),
 )
 
@@ -66,31 +67,28 @@ class Plot(NamedTuple):
     section: str  # a value of SECTIONS, OTHER, or the name of an external test set
 
 
-def build_report(results: dict[str, Any]) -> str:
+def build_report(results: Results) -> str:
     """Fill templates/report.html.
-
-    Args:
-        results: from `read_results`.
 
     Raises:
         LesionsError: DVC cannot show the plots, or a picture is missing.
     """
+    test = results.test
     return (
         environment(autoescape=True)
         .get_template("report.html")
         .render(
-            results,
-            synthetic=results["source"] == "sample",
-            diagnoses=DIAGNOSES,
-            meaning={diagnosis.code: diagnosis.meaning for diagnosis in DIAGNOSES},
-            metric_of=_nested(results["metrics"], "metric", "model"),
-            class_of=_nested(results["per_class"], "dx", "model"),
-            groups=_nested(results["subgroups"], "group", "model"),
-            missed=_missed(results["confusion"]),
-            test_sets=_test_sets(results),
-            plots=draw_plots([one["name"] for one in results["external_tests"]]),
+            **vars(results),
+            synthetic=results.synthetic,
+            metric_of=test.of("metrics", "metric", "model"),
+            class_of=test.of("per_class", "dx", "model"),
+            subgroups=test.of("subgroups", "group", "model"),
+            missed=_missed(results),
+            test_sets=[test, *results.external_tests],
+            min_cases=MIN_CASES,
+            plots=draw_plots([one.name for one in results.external_tests]),
             wide=WIDE,
-            pictures=[(*texts, _as_webp(Path(path))) for *texts, path in PICTURES],
+            pictures=[(*texts, _as_webp(path)) for *texts, path in PICTURES],
         )
     )
 
@@ -125,37 +123,15 @@ def draw_plots(external_tests: list[str]) -> list[Plot]:
     return drawn
 
 
-def _test_sets(results: dict[str, Any]) -> list[Row]:
-    """List the project's own test set and the external ones, each with its rows by model."""
-    own = {
-        "name": "test set",
-        "photos": results["test_photos"],
-        "metrics": results["metrics"],
-        "operating_points": results["operating_points"],
-    }
-    return [
-        {**one, "metrics": _nested(one["metrics"], "model", "metric")}
-        for one in (own, *results["external_tests"])
-    ]
-
-
-def _missed(confusion: list[Row]) -> dict[str, dict[str, list[tuple[str, int]]]]:
-    """List, by diagnosis and model, what its wrong photos were predicted as: the most first."""
-    found: dict[str, dict[str, list[tuple[str, int]]]] = {code: {} for code in CODES}
-    for row in sorted(confusion, key=lambda row: -row["photos"]):
+def _missed(results: Results) -> dict[str, dict[str, list[tuple[str, int]]]]:
+    """List, by class and model, what its wrong photos were predicted as: the most first."""
+    found: dict[str, dict[str, list[tuple[str, int]]]]
+    found = {code: {} for code in results.dataset.classes}
+    for row in sorted(results.test.confusion, key=lambda row: -row["photos"]):
         if row["actual"] != row["predicted"] and row["photos"]:
             of_model = found[row["actual"]].setdefault(row["model"], [])
             of_model.append((row["predicted"], int(row["photos"])))
     return found
-
-
-def _nested(rows: list[Row], *keys: str) -> dict[str, Any]:
-    """Nest rows by two of their columns: {first: {second: row}}."""
-    outer, inner = keys
-    nested: dict[str, Any] = {}
-    for row in rows:
-        nested.setdefault(row[outer], {})[row[inner]] = row
-    return nested
 
 
 def _as_webp(path: Path) -> str:

@@ -3,74 +3,143 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from lesions.common import layout
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.splits import SUBSETS, find_leak
+from lesions.common.yaml_files import parse_yaml
+from lesions.dataset.description import Description
+from lesions.dataset.metadata import groups_of
+from lesions.dataset.splits import find_leak
 from lesions.evaluation.comparison import verdicts
 from lesions.networks.model_card import ModelCard
 from lesions.networks.model_file import read_card
 
 Row = dict[str, Any]
-TABLES = (
-    *("metrics", "comparison", "per_class", "confusion", "decisions", "operating_points"),
-    "subgroups",
+# Columns that are text even if all of it looks like numbers.
+TEXT = (
+    *("image_id", "lesion_id", "patient_id", "dx", "actual", "predicted", "model", "group"),
+    *("first", "second", "metric", "title", "decision"),
 )
-EXTERNAL_TABLES = ("metrics", "operating_points", "per_class")
 
 
-def read_results(models: list[str], external_tests: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TestSet:
+    """The results on one test set; each table as its rows, None for what is not defined."""
+
+    name: str
+    photos: int
+    metrics: list[Row]
+    comparison: list[Row]
+    per_class: list[Row]
+    confusion: list[Row]
+    decisions: list[Row]
+    operating_points: list[Row]
+    subgroups: list[Row]
+
+    def of(self, table: str, *keys: str) -> dict[str, Any]:
+        """Nest the rows of a table by two of its columns: {first: {second: row}}."""
+        outer, inner = keys
+        nested: dict[str, Any] = {}
+        for row in getattr(self, table):
+            nested.setdefault(row[outer], {})[row[inner]] = row
+        return nested
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the report shows; JSON can hold it."""
+
+    dataset: Description
+    source: str
+    image_size: int
+    run: Row  # from `describe_run`
+    models: list[Row]
+    leaking: list[str]  # warnings
+    verdicts: list[str]
+    test: TestSet
+    external_tests: list[TestSet]
+    photos: list[Row]  # of each class, in each subset
+    groups: str  # what was kept together: lesion or patient
+    audit: dict[str, int]
+    parameters: Row
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the photos are those of the synthetic sample."""
+        return self.source == "sample"
+
+    def as_json(self) -> str:
+        """Write all values as JSON."""
+        return json.dumps({**asdict(self), "dataset": self.dataset.model_dump()}, indent=2) + "\n"
+
+
+def read_results(models: list[str], external_tests: list[str], dataset: Description) -> Results:
     """Read what the stages wrote to metrics/, plots/, models/, data/split and dvc.lock.
 
     Args:
         models: all that were evaluated.
         external_tests: the names of the external test sets.
-
-    Returns:
-        Values that JSON can hold; numbers that are not defined are None.
+        dataset: its description.
 
     Raises:
         LesionsError: a result is missing, or the results are of other models.
     """
-    cards = {model: read_card(Path(f"models/{model}.safetensors")) for model in models}
-    titles = [card.network.title for card in cards.values()]
-    tables = {name: _read_table(f"plots/{name}.csv") for name in TABLES}
-    if (evaluated := set(tables["metrics"]["model"])) != set(titles):
-        raise LesionsError(
-            f"plots/metrics.csv: of {', '.join(sorted(evaluated))}, not of "
-            f"{', '.join(sorted(titles))}. `dvc repro` evaluates all models."
-        )
-    test = _count_photos(tables["per_class"])
+    cards = {model: read_card(layout.model_file(model)) for model in models}
     starts = {card.network.title: card.weights for card in cards.values()}
+    test = _read_test_set("test set", layout.plots())
+    if (evaluated := {row["model"] for row in test.metrics}) != set(starts):
+        raise LesionsError(
+            f"{layout.plots()}/metrics.csv: of {', '.join(sorted(evaluated))}, not of "
+            f"{', '.join(sorted(starts))}. `dvc repro` evaluates all models."
+        )
+    paths = (layout.TRAIN_TABLE, layout.VAL_TABLE, layout.TEST_TABLE)
+    train, val, tested = map(read_csv, paths)
+    leaks = (find_leak(train, val, "validation"), find_leak(train, tested, "test"))
     card = next(iter(cards.values()))
-    return {
-        "source": card.recipe["source"],
-        "image_size": card.image_size,
-        "run": describe_run(),
-        "test_photos": test,
-        "models": [_describe_model(model, card) for model, card in cards.items()],
-        "leaking": _leaks(),
-        "verdicts": verdicts(tables["comparison"], test, starts),
-        **{name: _rows(table) for name, table in tables.items()},
-        "external_tests": [_external(name) for name in external_tests],
-        "photos": _count_split(),
-        "audit": _read_table("data/split/audit.csv")["finding"].value_counts().to_dict(),
-        "parameters": parameters_of_last_run(),
-    }
+    return Results(
+        dataset=dataset,
+        source=card.recipe.source,
+        image_size=card.image_size,
+        run=describe_run(),
+        models=[_describe_model(model, card) for model, card in cards.items()],
+        leaking=[leak.warning for leak in leaks if leak],
+        verdicts=verdicts(pd.DataFrame(test.comparison, dtype=object), test.photos, starts)
+        if test.comparison
+        else [],
+        test=test,
+        external_tests=[_read_test_set(name, layout.plots(name)) for name in external_tests],
+        photos=_count_split({"train": train, "val": val, "test": tested}, dataset),
+        groups=leaks[0].word,
+        audit={str(k): int(n) for k, n in read_csv(layout.AUDIT)["finding"].value_counts().items()},
+        parameters=parameters_of_last_run(),
+    )
 
 
-def _read_table(name: str) -> pd.DataFrame:
-    path = Path(name)
+def _read_test_set(name: str, folder: Path) -> TestSet:
+    """Read the tables of a test set."""
+    tables = [name for name in TestSet.__dataclass_fields__ if name not in ("name", "photos")]
+    rows = {table: _rows(read_csv(folder / f"{table}.csv")) for table in tables}
+    first = rows["per_class"][0]["model"]
+    photos = sum(row["photos"] for row in rows["per_class"] if row["model"] == first)
+    return TestSet(name=name, photos=photos, **rows)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a table that a stage has written; names and ids as text, whatever they look like.
+
+    Raises:
+        LesionsError: it is missing.
+    """
     if not path.exists():
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
-    return pd.read_csv(path)
+    return pd.read_csv(path, converters=dict.fromkeys(TEXT, str))
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:
@@ -79,14 +148,9 @@ def _rows(table: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def _count_photos(per_class: pd.DataFrame) -> int:
-    """Count the photos of a test set."""
-    return int(per_class.groupby("model")["photos"].sum().iloc[0])
-
-
 def _describe_model(model: str, card: ModelCard) -> Row:
     """Say how a model was made: start, hardware, best epoch, time and speed of its training."""
-    history = _read_table(f"plots/{model}/history.csv")
+    history = read_csv(layout.history(model))
     observations = (history["photos_per_second"] * history["seconds"]).sum()
     return {
         "name": model,
@@ -103,36 +167,18 @@ def _describe_model(model: str, card: ModelCard) -> Row:
     }
 
 
-def _external(name: str) -> Row:
-    """Read the results on an external test set."""
-    tables = {table: _read_table(f"plots/{name}/{table}.csv") for table in EXTERNAL_TABLES}
-    return {
-        "name": name,
-        "photos": _count_photos(tables["per_class"]),
-        **{key: _rows(table) for key, table in tables.items()},
-    }
-
-
-def _count_split() -> list[Row]:
-    """Count photos and lesions of each diagnosis in train, validation and test; observations."""
-    subsets = {name: _read_table(f"data/split/{name}.csv") for name in SUBSETS}
-    observations = _read_table("data/balanced/train.csv")["dx"].value_counts()
+def _count_split(subsets: dict[str, pd.DataFrame], dataset: Description) -> list[Row]:
+    """Count photos and groups of each class in train, validation and test; observations."""
+    observations = read_csv(layout.BALANCED_TABLE)["dx"].value_counts()
     rows = []
-    for code in CODES:
+    for code in dataset.classes:
         row: Row = {"dx": code, "observations": int(observations.get(code, 0))}
         for name, table in subsets.items():
             of_class = table[table["dx"] == code]
             row[f"{name}_photos"] = len(of_class)
-            row[f"{name}_lesions"] = int(of_class["lesion_id"].nunique())
+            row[f"{name}_groups"] = int(groups_of(of_class).nunique())
         rows.append(row)
     return rows
-
-
-def _leaks() -> list[str]:
-    """Warn of validation or test photos whose lesions are in training."""
-    train, val, test = (_read_table(f"data/split/{name}.csv") for name in SUBSETS)
-    leaks = (find_leak(train, val, "validation"), find_leak(train, test, "test"))
-    return [leak.warning for leak in leaks if leak]
 
 
 def describe_run() -> Row:
@@ -146,7 +192,7 @@ def describe_run() -> Row:
     commit, _, date = last.strip().partition(" ")
     committed = not _run("git", "status", "--porcelain", "--", "dvc.lock").strip()
     if not committed:
-        written = Path("dvc.lock").stat().st_mtime
+        written = layout.LOCK.stat().st_mtime
         date = datetime.fromtimestamp(written, UTC).date().isoformat()
     return {"commit": commit, "committed": committed, "date": date}
 
@@ -156,7 +202,7 @@ def parameters_of_last_run() -> Row:
 
     dvc.lock keeps stages that the pipeline no longer has; they are left out.
     """
-    stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"]
+    stages = parse_yaml(layout.LOCK.read_text(encoding="utf-8"))["stages"]
     used: Row = {}
     for name in _run(sys.executable, "-m", "dvc", "stage", "list", "--name-only").split():
         used |= stages.get(name, {}).get("params", {}).get("params.yaml", {})

@@ -1,18 +1,17 @@
 """The summary that evaluation prints: all models side by side, and the verdict."""
 
 import textwrap
-from pathlib import Path
 
 import pandas as pd
 
-from lesions.evaluation.metrics import TITLES
-from lesions.evaluation.test_set import Evaluation
-from lesions.networks.key_metrics import NAMES
-from lesions.reporting.templates import duration
+from lesions.common import layout
+from lesions.evaluation.evaluation import BASELINE, Evaluation
+from lesions.reporting.render import duration
+from lesions.scoring.metrics import metrics_of
 
 SENSITIVITY = 0.90  # of the operating points that are shown
 NEXT = """
-Look at it:  dvc plots show   (all plots)      make report   (everything on one page)
+Look at it:  lesions report   (everything on one page)     dvc plots show   (all plots)
 Compare it:  dvc exp diff     (with the last commit)
 Keep it:     git add params.yaml dvc.lock metrics plots && git commit"""
 
@@ -25,13 +24,12 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
         test_set: its name.
     """
     metrics = evaluation.key_metrics()
-    columns = {**evaluation.titles, "baseline": "baseline"}
-    table = pd.DataFrame(metrics).loc[list(NAMES)].rename(index=TITLES, columns=columns)
-    text = table.map("{:.3f}".format)
+    titles = {key: one.title for key, one in metrics_of(evaluation.dataset).items() if one.is_key}
+    table = pd.DataFrame(metrics).reindex(list(titles)).rename(index=titles)
+    text = table.map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+    text = text.rename(columns={**evaluation.titles, BASELINE: "baseline"})
     text.loc["training time"] = [_training_time(name) for name in metrics]
-    heading = (
-        f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common diagnosis"
-    )
+    heading = f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common class"
     lines = [line.rstrip() for line in text.to_string().splitlines()]
     lines += ["", *_referrals(evaluation)]
     verdicts = [textwrap.fill(sentence, 100) for sentence in evaluation.verdicts()]
@@ -40,13 +38,13 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
 
 
 def _referrals(evaluation: Evaluation) -> list[str]:
-    """Say what the thresholds for a sensitivity of .90 find, one line per model and target."""
+    """Say what the thresholds for a sensitivity of .90 find, one line per model and group."""
     lines = []
     for model, title in evaluation.titles.items():
         table = evaluation.tables[model]["operating_points"]
         for row in table[table["aim"] == SENSITIVITY].to_dict("records"):
             lines.append(
-                f"{title}, threshold for {row['target']} at sensitivity .90 on validation: finds "
+                f"{title}, threshold for {row['group']} at sensitivity .90 on validation: finds "
                 f"{row['found']} of {row['cases']}, {row['false_alarms']} false alarms among "
                 f"{row['others']:,} others"
             )
@@ -55,5 +53,5 @@ def _referrals(evaluation: Evaluation) -> list[str]:
 
 def _training_time(model: str) -> str:
     """Read how long a training took; only shown, because times differ from run to run."""
-    history = Path(f"plots/{model}/history.csv")
+    history = layout.history(model)
     return duration(pd.read_csv(history)["seconds"].sum()) if history.exists() else ""

@@ -18,19 +18,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lesions.common import layout
 from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
-from lesions.dataset.diagnoses import CODES, DIAGNOSES
-from lesions.evaluation.metrics import TITLES
-from lesions.networks.decision import Decision
+from lesions.dataset.description import Description
 from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
+from lesions.reporting.render import environment, image_uri, interval, number
 from lesions.reporting.results import read_results
-from lesions.reporting.templates import environment, image_uri, interval, number
+from lesions.scoring.rules import Decision
 from lesions.serving.predictor import Predictor
-from lesions.sources.sample import render_photo
+from lesions.sources.sample import LESIONS, render_photo
 
 SENSITIVITY = 0.90  # of the operating point that the page shows
-MAX_BYTES = 20_000_000  # of an upload; a photo of HAM10000 has 257,000
+MAX_BYTES = 20_000_000  # of an upload; a phone's photo has 5 million
 # The page uses only its own content, and no other site can frame it or learn of it.
 HEADERS = {
     "Content-Security-Policy": (
@@ -72,14 +72,15 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])[0]
     probabilities = prediction.probabilities.round(4).tolist()
+    card = predictor.classifier.card
     return {
-        "title": predictor.classifier.card.network.title,
-        "probabilities": dict(zip(CODES, probabilities, strict=True)),
-        "predicted": CODES[prediction.predicted],
-        "malignant": round(prediction.malignant, 4),
+        "title": card.network.title,
+        "probabilities": dict(zip(card.classes, probabilities, strict=True)),
+        "predicted": card.classes[prediction.predicted],
+        "sums": {group: round(prediction.scores[group], 4) for group in card.dataset.sums},
         "referral": {
-            point.target: prediction.reaches(point)
-            for point in predictor.classifier.card.operating_points
+            point.group: prediction.reaches(point)
+            for point in card.use.operating_points
             if point.sensitivity == SENSITIVITY
         },
         "low_confidence": prediction.low_confidence,
@@ -98,31 +99,31 @@ def _example(code: str) -> bytes:
     return file.getvalue()
 
 
-def evidence(paths: list[Path], titles: list[str]) -> list[str]:
+def evidence(paths: list[Path], titles: list[str], dataset: Description) -> list[str]:
     """Say how good the models were on test photos, one sentence each, and how they compare.
 
     Only for the models of the last run, in models/ of the folder where the demo was started.
     """
     names = [path.stem for path in paths]
-    if paths != [Path(f"models/{name}.safetensors") for name in names]:
+    if paths != [layout.model_file(name) for name in names]:
         return []
     try:
-        results = read_results(names, [])
+        results = read_results(names, [], dataset)
     except LesionsError:  # never evaluated, or with other models
         return []
-    metrics = {(row["model"], row["metric"]): row for row in results["metrics"]}
+    metrics = results.test.of("metrics", "model", "metric")
 
     def value(title: str, name: str) -> str:
-        row = metrics[title, name]
+        row = metrics[title][name]
         known = f" (95 % interval {interval(row)})" if row["low"] is not None else ""
-        return f"{TITLES[name]} {number(row['value'])}{known}"
+        return f"{row['title']} {number(row['value'])}{known}"
 
     sentences = [
-        f"{title}, on {results['test_photos']:,} test photos: {value(title, 'accuracy')}, "
+        f"{title}, on {results.test.photos:,} test photos: {value(title, 'accuracy')}, "
         f"{value(title, 'balanced_accuracy')}."
         for title in titles
     ]
-    return [*sentences, *results["verdicts"]]
+    return [*sentences, *results.verdicts]
 
 
 def application(
@@ -143,13 +144,18 @@ def application(
     page = environment(Path(__file__).parent, autoescape=True).get_template("demo.html")
     cards = [predictor.classifier.card for predictor in predictors]
     heat_colour = ",".join(map(str, COLOUR))
-    quotes = evidence(paths, [card.network.title for card in cards])
-    synthetic = any(card.recipe["source"] == "sample" for card in cards)
+    dataset = cards[0].dataset
+    if any(card.classes != dataset.classes for card in cards):
+        raise LesionsError("the models have different classes; give those of one dataset.")
+    quotes = evidence(paths, [card.network.title for card in cards], dataset)
+    synthetic = any(card.recipe.synthetic for card in cards)
+    examples = [entry for entry in dataset.entries if synthetic and entry.code in LESIONS]
 
     async def home(_: Request) -> Response:
         return HTMLResponse(
             page.render(
-                diagnoses=DIAGNOSES,
+                dataset=dataset,
+                examples=examples,
                 synthetic=synthetic,
                 max_bytes=MAX_BYTES,
                 sensitivity=round(100 * SENSITIVITY),
@@ -160,8 +166,8 @@ def application(
 
     async def example(request: Request) -> Response:
         code = request.path_params["code"]
-        if code not in CODES:
-            return Response("no such diagnosis", 404)
+        if code not in {entry.code for entry in examples}:
+            return Response("no such class", 404)
         return Response(await run_in_threadpool(_example, code), media_type="image/jpeg")
 
     async def predict(request: Request) -> Response:

@@ -14,16 +14,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lesions.common import layout
 from lesions.common.artifacts import atomic_write
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES, labels_of
+from lesions.common.types import Pixels
 from lesions.dataset.metadata import read_table
-from lesions.dataset.photos import PhotoArray, Pixels
-from lesions.networks import key_metrics, model_file
+from lesions.dataset.photos import PhotoArray
+from lesions.networks import model_file
 from lesions.networks.classifier import Classifier
-from lesions.networks.decision import Decision
 from lesions.networks.hardware import Hardware
-from lesions.sources.sample import render_photo
+from lesions.scoring.metrics import rounded_key_metrics
+from lesions.scoring.rules import Decision
+from lesions.sources.sample import LESIONS, render_photo
 
 if TYPE_CHECKING:  # the extra `export` is optional
     from onnxruntime import InferenceSession
@@ -41,8 +43,8 @@ class _EndToEnd(nn.Module):
         super().__init__()
         card = classifier.card
         self.network = classifier.network.to(memory_format=torch.contiguous_format)
-        self.temperature = card.temperature
-        self.bias = nn.Buffer(torch.tensor(card.bias))
+        self.temperature = card.use.temperature
+        self.bias = nn.Buffer(torch.tensor(card.use.bias))
         self.mean = nn.Buffer(torch.tensor(card.mean).view(1, 3, 1, 1))
         self.std = nn.Buffer(torch.tensor(card.std).view(1, 3, 1, 1))
 
@@ -55,7 +57,7 @@ def export_onnx(source: Path, target: Path, decision: Decision) -> str:
     """Write a model as ONNX and compare it with torch on test photos.
 
     The graph takes `photos`, (b, 3, s, s) float32 RGB in [0, 1] with any b, and returns
-    `probabilities`, (b, 7). Normalisation and calibration are part of it.
+    `probabilities`, (b, classes). Normalisation and calibration are part of it.
 
     Args:
         source: the model file.
@@ -93,7 +95,7 @@ def export_onnx(source: Path, target: Path, decision: Decision) -> str:
     assert program is not None
     model = program.model_proto
     # The card has the rest: prevalence, operating points, flags.
-    metadata = {"classes": json.dumps(CODES), "decision": decision}
+    metadata = {"classes": json.dumps(card.classes), "decision": decision}
     onnx.helper.set_model_props(model, {**metadata, "card": card.model_dump_json()})
 
     # Compare with torch; keep the file only if both agree.
@@ -129,7 +131,7 @@ def export_int8(source: Path, target: Path, decision: Decision) -> str:
     Args:
         source: the model file.
         target: the ONNX file that `export_onnx` wrote.
-        decision: which diagnosis to predict, given the probabilities.
+        decision: which class to predict, given the probabilities.
 
     Returns:
         Lines to print: size, latency at batch size 1, and the key metrics of both.
@@ -141,7 +143,7 @@ def export_int8(source: Path, target: Path, decision: Decision) -> str:
     small = target.with_suffix(".int8.onnx")
     card = model_file.read_card(source)
     size = card.image_size
-    array, train = _read_subset(size, "data/split/train.csv")
+    array, train = _read_subset(size, layout.TRAIN_TABLE)
     chosen = array.rows(train["image_id"].sample(min(CALIBRATION, len(train)), random_state=0))
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -164,8 +166,8 @@ def export_int8(source: Path, target: Path, decision: Decision) -> str:
             prepared.unlink(missing_ok=True)
 
     # Compare both on the test set.
-    array, test = _read_subset(size, "data/split/test.csv")
-    rows, labels = array.rows(test["image_id"]), labels_of(test)
+    array, test = _read_subset(size, layout.TEST_TABLE)
+    rows, labels = array.rows(test["image_id"]), card.dataset.labels_of(test["dx"])
     metrics, latency = {}, {}
     for path in (target, small):
         session = open_session(path)
@@ -173,8 +175,8 @@ def export_int8(source: Path, target: Path, decision: Decision) -> str:
         probabilities = np.concatenate(
             [predict_onnx(session, _to_float(array.images[part])) for part in batches]
         )
-        predicted = card.decide(probabilities, decision)
-        metrics[path.name] = key_metrics.rounded_key_metrics(probabilities, predicted, labels)
+        predicted = card.use.decide(probabilities, decision)
+        metrics[path.name] = rounded_key_metrics(probabilities, predicted, labels, card.dataset)
         one = _to_float(array.images[rows[:1]])
         latency[path.name] = _milliseconds(partial(predict_onnx, session), one)
     table = pd.DataFrame(metrics)
@@ -195,7 +197,7 @@ def open_session(path: Path) -> "InferenceSession":
 def predict_onnx(
     session: "InferenceSession", photos: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Turn (b, 3, s, s) float32 in [0, 1] into (b, 7) probabilities."""
+    """Turn (b, 3, s, s) float32 in [0, 1] into (b, classes) probabilities."""
     result: npt.NDArray[np.float32] = session.run(["probabilities"], {"photos": photos})[0]
     return result
 
@@ -205,23 +207,23 @@ def _to_float(photos: Pixels) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(photos.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def _read_subset(size: int, table: str) -> tuple[PhotoArray, pd.DataFrame]:
+def _read_subset(size: int, table: Path) -> tuple[PhotoArray, pd.DataFrame]:
     """Read one subset of the split, and the photos, which must have the model's size."""
-    array = PhotoArray(Path("data/resized"))
+    array = PhotoArray(layout.RESIZED)
     if array.size != size:
         raise LesionsError(
-            f"data/resized: has photos of {array.size} px, but the model needs {size} px. "
+            f"{layout.RESIZED}: has photos of {array.size} px, but the model needs {size} px. "
             "Run `dvc repro`."
         )
-    return array, read_table(Path(table), "image_id", "lesion_id", "dx")
+    return array, read_table(table, "image_id", "lesion_id", "dx")
 
 
 def _photos_to_check(size: int) -> tuple[npt.NDArray[np.float32], str]:
     """Get photos for the comparison: from the test set, or synthetic ones if there is none."""
-    if Path("data/resized").exists():
-        array, test = _read_subset(size, "data/split/test.csv")
+    if layout.RESIZED.exists():
+        array, test = _read_subset(size, layout.TEST_TABLE)
         return _to_float(array.images[array.rows(test["image_id"][:CHECKED])]), "test"
-    photos = [render_photo(code, 0, 0, 0).resize((size, size)) for code in CODES]
+    photos = [render_photo(code, 0, 0, 0).resize((size, size)) for code in LESIONS]
     return _to_float(np.stack([np.asarray(photo) for photo in photos])), "synthetic"
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,88 +11,28 @@ import torch
 
 from lesions.common.errors import LesionsError
 from lesions.common.threads import thread_pool
-from lesions.dataset.photos import ENDINGS, Pixels, decode, read_file
-from lesions.networks import hardware, model_file, out_of_distribution
+from lesions.common.types import Pixels
+from lesions.dataset.photos import decode, read_file
+from lesions.networks import hardware, model_file
 from lesions.networks.augmentation import to_float
-from lesions.networks.decision import Decision
 from lesions.networks.inference import BATCH_SIZE, logits_and_features
-from lesions.networks.operating_points import OperatingPoint, Target, score
-from lesions.sources.files import looks_like_photo, walk
-
-
-def find_photos(arguments: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """List the photos that files, folders and patterns name, in order, each once.
-
-    In a folder, a file is a photo by its ending, or by its first bytes if it has no ending. Links
-    to folders are followed.
-
-    Returns:
-        The photos, and the other files of the folders, which are left out.
-
-    Raises:
-        LesionsError: an argument names no photo.
-    """
-    found: dict[Path, None] = {}
-    left_out: dict[Path, None] = {}
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            files = list(walk(path))
-            photos = [file for file in files if looks_like_photo(file)]
-            chosen = set(photos)
-            left_out |= dict.fromkeys(file for file in files if file not in chosen)
-        elif path.exists() or path.is_symlink():
-            photos = [path]
-        else:
-            matches = sorted(glob(argument))  # noqa: PTH207 - absolute patterns too
-            photos = [file for file in map(Path, matches) if file.is_file()]
-        if not photos:
-            others = f" ({len(left_out)} other files)" if left_out else ""
-            raise LesionsError(
-                f"{argument}: no photo found{others}. Name files, folders or patterns. Photos end "
-                f"in {', '.join(ENDINGS)}."
-            )
-        found |= dict.fromkeys(photos)
-    return list(found), list(left_out)
-
-
-def find_model(name: str) -> Path:
-    """Find a model file: by its network's name, in models/, or by its path.
-
-    Raises:
-        LesionsError: there is no such file.
-    """
-    trained = Path("models") / f"{name}.safetensors"
-    for path in (trained, Path(name)):
-        if path.is_file():
-            return path
-    here = ", ".join(sorted(path.stem for path in Path("models").glob("*.safetensors")))
-    raise LesionsError(
-        f"model {name!r}: neither {trained} nor a file of that name was found. Trained here are: "
-        f"{here or 'none; `dvc repro` trains them'}."
-    )
+from lesions.scoring import out_of_distribution
+from lesions.scoring.operating_points import OperatingPoint, score
+from lesions.scoring.rules import Decision
 
 
 class Prediction(NamedTuple):
     """A model's prediction for one photo."""
 
-    probabilities: npt.NDArray[np.float64]  # (7,), calibrated
-    predicted: int  # the index of the diagnosis, by the predictor's decision
+    probabilities: npt.NDArray[np.float64]  # (classes,), calibrated
+    predicted: int  # the index of the class, by the predictor's decision
+    scores: dict[str, float]  # the probability of each group: of all its classes together
     low_confidence: bool  # less confident than for 95 % of its validation photos
     out_of_distribution: bool  # farther from its training photos than 95 % of validation photos
 
-    def score(self, target: Target) -> float:
-        """The probability of a target: of melanoma, or of all malignant diagnoses together."""
-        return float(score(self.probabilities[None], target)[0])
-
-    @property
-    def malignant(self) -> float:
-        """The probability of all malignant diagnoses together."""
-        return self.score("malignant")
-
     def reaches(self, point: OperatingPoint) -> bool:
         """Whether the photo is at or above a threshold: to be referred."""
-        return self.score(point.target) >= point.threshold
+        return self.scores[point.group] >= point.threshold
 
 
 class PhotoResult(NamedTuple):
@@ -120,7 +59,7 @@ class Predictor:
         Args:
             path: the file.
             device: as the parameter: `auto`, `cpu`, `cuda`, `mps`.
-            decision: which diagnosis to predict, given the probabilities.
+            decision: which class to predict, given the probabilities.
             views: how many mirrored views to average, 1 or 4.
         """
         trained_in = model_file.read_card(path).precision
@@ -151,16 +90,19 @@ class Predictor:
         probabilities = classifier.probabilities(logits.cpu().numpy())
         if not np.isfinite(probabilities).all():
             raise LesionsError(f"{card.network.title}: a prediction is not finite: train it again.")
-        predicted = card.decide(probabilities, self._decision)
+        predicted = card.use.decide(probabilities, self._decision)
+        groups = {name: card.dataset.indices(name) for name in card.dataset.groups}
+        scores = {name: score(probabilities, members) for name, members in groups.items()}
         distances = out_of_distribution.distances(features.cpu().numpy(), self._subspace)
         return [
             Prediction(
                 row,
-                int(index),
-                bool(row.max() < card.confidence_threshold),
-                bool(distance > card.distance_threshold),
+                int(predicted[number]),
+                {name: float(values[number]) for name, values in scores.items()},
+                bool(row.max() < card.use.confidence_threshold),
+                bool(distances[number] > card.use.distance_threshold),
             )
-            for row, index, distance in zip(probabilities, predicted, distances, strict=True)
+            for number, row in enumerate(probabilities)
         ]
 
     def predict_files(self, paths: Sequence[Path]) -> Iterator[PhotoResult]:

@@ -88,4 +88,4 @@ ISIC2018 = Archive(
     citation=HAM10000.citation + "; Codella et al. 2019, arXiv:1902.03368",
 )
 # The ground truth lists it with weight 0, but its photo does not exist.
-ISIC2018_WITHOUT_PHOTO = "ISIC_0035068"
+WITHOUT_PHOTO = "ISIC_0035068"

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from unittest import mock
 
@@ -11,30 +10,35 @@ import pandas as pd
 from lesions.common.errors import LesionsError
 from lesions.common.names import safe_text
 from lesions.common.progress import progress
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import read_metadata
+from lesions.common.user_cache import user_cache
+from lesions.dataset.description import Description
+from lesions.dataset.photos import file_name
 from lesions.sources import sample, transfers
 from lesions.sources.catalogue import HAM10000, KAGGLE_HANDLE, Archive
-from lesions.sources.files import PhotoFile, by_name, photos_in_folder, photos_in_zips
-
-METADATA_NAMES = (
-    *("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab"),
-    "metadata.csv",
-)
-LAYOUTS = (
-    "A folder must have HAM10000_metadata.csv (or metadata.csv) and the photos, in folders as "
-    "Kaggle gives them, or in zip files as Dataverse does."
+from lesions.sources.files import photos_in_zips
+from lesions.sources.folders import (
+    LAYOUTS,
+    METADATA_NAMES,
+    Content,
+    as_metadata,
+    combine,
+    read_folder,
 )
 
 
 def download(
-    source: str, sample_seed: int, images: Path, archive: Archive = HAM10000
+    source: str,
+    sample_seed: int,
+    dataset: Description,
+    images: Path,
+    archive: Archive = HAM10000,
 ) -> pd.DataFrame:
     """Fill a folder with photos, `<image_id>.jpg` (or with the ending that they have).
 
     Args:
         source: as the parameter `source` in params.yaml.
         sample_seed: of the synthetic sample.
+        dataset: names the classes and the tables' columns.
         images: an empty folder.
         archive: what `dataverse` downloads; HAM10000, or a test's own table.
 
@@ -45,23 +49,56 @@ def download(
         LesionsError: the source is not available, or something in it is missing or wrong.
     """
     if source == "sample":
+        if unknown := sorted(set(sample.LESIONS) - set(dataset.classes)):
+            raise LesionsError(
+                f"source: sample has the classes of HAM10000, but {dataset.title} lacks "
+                f"{', '.join(unknown)}. Name the folder of your photos: -S source=FOLDER."
+            )
         return sample.generate_photos(sample_seed, images)
     if source == "dataverse":
         files = transfers.fetch(archive)
         zips = [path for name, path in files.items() if name.endswith(".zip")]
-        metadata = read_metadata(files[METADATA_NAMES[0]])
-        _copy_photos(metadata, "dataverse", photos_in_zips(zips), images)
-        _check_counts(metadata, archive)
-        return metadata
+        table = files[METADATA_NAMES[0]]
+        content = combine("dataverse", list(photos_in_zips(zips)), [table], dataset.columns)
+        return _copy(content, dataset, images, archive)
     if source == "kaggle":
         print(f"HAM10000, Kaggle\n  licence: {HAM10000.licence}\n  cite: {HAM10000.citation}")
-        metadata = _copy_folder(_download_from_kaggle(), images)
-        _check_counts(metadata, HAM10000)
-        return metadata
-    return _copy_folder(_check_folder(source), images)
+        content = read_folder(_download_from_kaggle(), dataset.columns)
+        return _copy(content, dataset, images, HAM10000)
+    return _copy(read_folder(find_folder(source), dataset.columns), dataset, images)
 
 
-def _check_folder(source: str) -> Path:
+def expected_photos(source: str, dataset: Description) -> tuple[dict[str, int], str]:
+    """Count the photos of each class of a source, before anything is downloaded or copied.
+
+    Returns:
+        The counts, and what the stage download will get and from where.
+
+    Raises:
+        LesionsError: the source is not there, or not photos of the dataset.
+    """
+    if source == "sample":
+        kinds = sample.LESIONS.items()
+        photos = {code: sum(n * k for n, k in enumerate(views, 1)) for code, views in kinds}
+        return photos, f"{sum(photos.values())} synthetic photos"
+    if source == "dataverse":
+        size = sum(file.size or 0 for file in HAM10000.files) / 1e9
+        fetched = f"{size:.1f} GB from dataverse.harvard.edu, once, into {user_cache()}"
+        return dict(HAM10000.counts or {}), fetched
+    if source == "kaggle":
+        return dict(HAM10000.counts or {}), "5.2 GB from kaggle.com, once, into kagglehub's cache"
+    folder = find_folder(source)
+    labels = as_metadata(read_folder(folder, dataset.columns), dataset)["dx"]
+    counts = {code: int((labels == code).sum()) for code in dataset.classes}
+    return counts, f"{len(labels):,} photos, copied from {folder}"
+
+
+def find_folder(source: str) -> Path:
+    """Find the folder that a source names.
+
+    Raises:
+        LesionsError: it is not a folder.
+    """
     folder = Path(os.path.expanduser(source))  # noqa: PTH111 (keeps an unknown ~user)
     if not folder.is_dir():
         raise LesionsError(
@@ -91,60 +128,31 @@ def _download_from_kaggle() -> Path:
             ) from error
 
 
-def _copy_folder(folder: Path, images: Path) -> pd.DataFrame:
-    """Copy the photos that a folder's metadata names; zip files need not be unpacked."""
-    path = find_metadata(folder)
-    if path is None:
-        raise LesionsError(f"{folder}: {METADATA_NAMES[0]} is missing. {LAYOUTS}")
-    metadata = read_metadata(path)
-    _copy_photos(metadata, str(folder), photos_in_folder(folder), images)
-    return metadata
-
-
-def find_metadata(folder: Path) -> Path | None:
-    """Find the metadata table in a folder, if it has one.
-
-    Raises:
-        LesionsError: it has several that differ.
-    """
-    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
-    if len({path.read_bytes() for path in found}) > 1:
-        names = ", ".join(path.name for path in found)
-        raise LesionsError(f"{folder}: {names} differ. Keep the right one.")
-    return found[0] if found else None
-
-
-def _copy_photos(
-    metadata: pd.DataFrame, origin: str, photos: Iterable[PhotoFile], images: Path
-) -> None:
-    """Write the photos that the metadata names, each once; file names come only from there."""
-    photos = list(photos)
-    named = by_name(photos, metadata["image_id"])
-    missing = [image_id for image_id in metadata["image_id"] if image_id not in named]
-    if missing:
-        raise LesionsError(
-            f"{origin}: {len(missing)} of the {len(metadata)} photos in the metadata are "
-            f"missing; the first is {missing[0]}.jpg. {LAYOUTS}"
-        )
+def _copy(
+    content: Content, dataset: Description, images: Path, archive: Archive | None = None
+) -> pd.DataFrame:
+    """Write the photos that have a class, and return their metadata; say what was assumed."""
+    for note in content.notes:
+        print(safe_text(note))
+    metadata = as_metadata(content, dataset)
+    if archive is not None:
+        _check_counts(metadata, archive)
     with progress(len(metadata), "photos", "copy to data/raw") as bar:
         for image_id in metadata["image_id"]:
-            data = named[image_id].read()
+            photo = content.files[image_id]
+            data = photo.read()
             if not data:
-                raise LesionsError(f"{named[image_id].place}: is empty. Download it again.")
-            (images / f"{image_id}{named[image_id].ending}").write_bytes(data)
+                raise LesionsError(f"{photo.place}: is empty. Download it again.")
+            (images / file_name(image_id, photo.ending)).write_bytes(data)
             bar.update()
-    if unnamed := sorted({photo.name for photo in photos} - set(named)):
-        print(
-            f"{origin}: left out {len(unnamed)} photos that the metadata does not name, "
-            f"{safe_text(unnamed[0])} the first"
-        )
+    return metadata
 
 
 def _check_counts(metadata: pd.DataFrame, archive: Archive) -> None:
     """Compare the numbers of photos and lesions with the published ones."""
     counts = metadata["dx"].value_counts()
     found = {"photos": len(metadata), "lesions": metadata["lesion_id"].nunique()}
-    found |= {code: int(counts.get(code, 0)) for code in CODES}
+    found |= {code: int(counts.get(code, 0)) for code in archive.counts or {}}
     expected = {"photos": archive.photos, "lesions": archive.lesions, **(archive.counts or {})}
     wrong = [
         f"{found[name]} {name} instead of {count}"

@@ -1,4 +1,4 @@
-"""External test sets: photos from other clinics, with a ground truth in ISIC's form."""
+"""External test sets: photos from other clinics, in any layout that a folder may have."""
 
 import os
 from pathlib import Path
@@ -7,88 +7,52 @@ import numpy as np
 import pandas as pd
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import ISIC_COLUMNS
-from lesions.dataset.metadata import clean_table, read_table
+from lesions.common.names import safe_text
+from lesions.dataset.description import Description
+from lesions.dataset.photos import image_id_of
 from lesions.sources import transfers
-from lesions.sources.catalogue import ISIC2018, ISIC2018_WITHOUT_PHOTO, Archive
-from lesions.sources.files import PhotoFile, by_name, photos_in_folder, photos_in_zips
+from lesions.sources.catalogue import ISIC2018, Archive
+from lesions.sources.files import PhotoFile, photos_in_zips
+from lesions.sources.folders import LAYOUTS, as_metadata, combine, read_folder
 
 KNOWN = "isic2018"  # the one external test set that is known by name
 
 
 def find_external_test(
-    source: str, archive: Archive = ISIC2018
+    source: str, dataset: Description, archive: Archive = ISIC2018
 ) -> tuple[pd.DataFrame, list[PhotoFile]]:
-    """Find the photos of an external test set and their diagnoses.
+    """Find the photos of an external test set and their classes.
 
     Args:
-        source: `isic2018`, or a folder with photos (or zip files of them) and one CSV file in
-            ISIC's one-hot form.
+        source: `isic2018`, or a folder as `read_folder` reads it.
+        dataset: names the classes.
         archive: what `isic2018` downloads.
 
     Returns:
-        Columns image_id, lesion_id (the same, because ISIC names no lesions) and dx, sorted by
-        image_id; and the file of each photo, in that order.
+        The metadata (image_id, lesion_id, dx and what else is known), sorted by image_id; and the
+        file of each photo, in that order.
 
     Raises:
-        LesionsError: it is not available, or photos and ground truth do not match.
+        LesionsError: it is not available, or photos and table do not match.
     """
     if source == KNOWN:
         files = transfers.fetch(archive)
-        truth = next(path for name, path in files.items() if name.endswith(".csv"))
+        truth = [path for name, path in files.items() if name.endswith(".csv")]
         zips = [path for name, path in files.items() if name.endswith(".zip")]
-        photos = list(photos_in_zips(zips))
+        content = combine(KNOWN, list(photos_in_zips(zips)), truth, {})
     else:
         folder = Path(os.path.expanduser(source))  # noqa: PTH111
         if not folder.is_dir():
-            raise LesionsError(f"external_tests: {source!r} is not a folder, and not {KNOWN}.")
-        here = [file for file in sorted(folder.iterdir()) if file.is_file()]
-        tables = [file for file in here if file.suffix.lower() == ".csv" and file.name[0] != "."]
-        if len(tables) != 1:
             raise LesionsError(
-                f"external_tests: {source!r} has {len(tables)} CSV files. Allowed are {KNOWN}, or "
-                "the path of a folder with photos and one CSV file with the columns image,"
-                + ",".join(ISIC_COLUMNS)
+                f"external_tests: {source!r} is not a folder, and not {KNOWN}. {LAYOUTS}"
             )
-        truth, photos = tables[0], list(photos_in_folder(folder))
-    table = read_truth(truth)
-    named = by_name(photos, table["image_id"])
-    if source == KNOWN and ISIC2018_WITHOUT_PHOTO in set(table["image_id"]) - set(named):
-        print(f"left out {ISIC2018_WITHOUT_PHOTO}, which the ground truth lists without a photo")
-        table = table[table["image_id"] != ISIC2018_WITHOUT_PHOTO]
-    missing = [image_id for image_id in table["image_id"] if image_id not in named]
-    if missing:
-        raise LesionsError(
-            f"{truth}: {len(missing)} of {len(table)} photos are missing; the first is "
-            f"{missing[0]}.jpg."
-        )
+        content = read_folder(folder, dataset.columns)
+    for note in content.notes:
+        print(safe_text(note))
+    table = as_metadata(content, dataset)
     if source == KNOWN and len(table) != archive.photos:
         raise LesionsError(f"{archive.title}: {len(table)} photos instead of {archive.photos}.")
-    return table, [named[image_id] for image_id in table["image_id"]]
-
-
-def read_truth(path: Path) -> pd.DataFrame:
-    """Read a ground truth in ISIC's one-hot form as image_id, lesion_id, dx.
-
-    Raises:
-        LesionsError: the columns are others, a photo is repeated, or a row is not one-hot.
-    """
-    table = clean_table(path, read_table(path))
-    if list(table.columns) != ["image", *ISIC_COLUMNS]:
-        raise LesionsError(
-            f"{path}: columns {','.join(table.columns)}; expected image,{','.join(ISIC_COLUMNS)}."
-        )
-    if table["image"].duplicated().any() or table.empty:
-        raise LesionsError(f"{path}: no rows, or an image in two rows. Keep one row per photo.")
-    values = table[list(ISIC_COLUMNS)].apply(pd.to_numeric, errors="coerce").to_numpy()
-    wrong = ~((values == 1).sum(axis=1) == 1) | ~np.isin(values, (0, 1)).all(axis=1)
-    if wrong.any():
-        image = table["image"].iloc[int(wrong.argmax())]
-        raise LesionsError(f"{path}: row of {image}: one 1 and six 0 are expected.")
-    dx = [ISIC_COLUMNS[index].lower() for index in values.argmax(axis=1)]
-    ids = table["image"]
-    found = pd.DataFrame({"image_id": ids, "lesion_id": ids, "dx": dx})
-    return found.sort_values("image_id", ignore_index=True)
+    return table, [content.files[image_id] for image_id in table["image_id"]]
 
 
 def leave_out_training_photos(
@@ -108,7 +72,7 @@ def leave_out_training_photos(
         LesionsError: no photo remains.
     """
     ids = set(trained_on)
-    files = [path for path in sorted(raw_images.iterdir()) if path.stem in ids]
+    files = [path for path in sorted(raw_images.iterdir()) if image_id_of(path) in ids]
     by_size: dict[int, list[Path]] = {}
     for path in files:
         by_size.setdefault(path.stat().st_size, []).append(path)

@@ -20,6 +20,7 @@ class PhotoFile(NamedTuple):
 
     name: str  # without folder and ending: the image_id
     ending: str  # in lower case; .jpg for every kind of JPEG
+    folders: tuple[str, ...]  # that it is in, from the source down
     place: str  # for messages
     size: int  # bytes
     read: Callable[[], bytes]
@@ -59,14 +60,16 @@ def photos_in_folder(folder: Path) -> Iterator[PhotoFile]:
     """Yield every photo in a folder, in those below it, and in their zip files."""
     for path in walk(folder):
         if path.suffix.lower() == ".zip" and path.is_file():
-            yield from photos_in_zips([path])
+            yield from photos_in_zips([path], path.relative_to(folder).parts[:-1])
         elif path.suffix.lower() in ENDINGS and path.is_file():
             size = path.stat().st_size
-            yield PhotoFile(path.stem, _ending(path), str(path), size, partial(read_file, path))
+            folders = path.relative_to(folder).parts[:-1]
+            read = partial(read_file, path)
+            yield PhotoFile(path.stem, _ending(path), folders, str(path), size, read)
 
 
-def photos_in_zips(paths: Iterable[Path]) -> Iterator[PhotoFile]:
-    """Yield every photo in some zip files.
+def photos_in_zips(paths: Iterable[Path], folders: tuple[str, ...] = ()) -> Iterator[PhotoFile]:
+    """Yield every photo in some zip files, which are in `folders` of a source.
 
     Raises:
         LesionsError: a file is not a whole zip file.
@@ -80,10 +83,11 @@ def photos_in_zips(paths: Iterable[Path]) -> Iterator[PhotoFile]:
             name = PurePosixPath(member.filename)
             if name.suffix.lower() not in ENDINGS or member.is_dir():
                 continue
-            if not name.name.startswith(_HIDDEN):
+            if not any(part.startswith((_HIDDEN, "__MACOSX")) for part in name.parts):
                 place = f"{path}: {member.filename}"
                 read = _Member(path, archive, member).read
-                yield PhotoFile(name.stem, _ending(name), place, member.file_size, read)
+                inside = (*folders, *name.parts[:-1])
+                yield PhotoFile(name.stem, _ending(name), inside, place, member.file_size, read)
 
 
 def _ending(path: Path | PurePosixPath) -> str:
@@ -145,7 +149,7 @@ class _Member:
             ) from None
         if max(len(data), self._member.file_size) > MAX_BYTES:
             raise LesionsError(
-                f"{self._path}: {name} unpacks to more than {MAX_BYTES:,} bytes; no photo of "
-                "HAM10000 does."
+                f"{self._path}: {name} unpacks to more than {MAX_BYTES:,} bytes, which no "
+                "photo needs."
             )
         return data

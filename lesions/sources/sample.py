@@ -15,8 +15,6 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from lesions.common.progress import progress
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import COLUMNS
 
 Field = npt.NDArray[np.float64]  # (HEIGHT, WIDTH), or (HEIGHT, WIDTH, 3) for colours in [0, 1]
 Rng = np.random.Generator
@@ -32,6 +30,7 @@ LESIONS = {
     "nv": (15, 1, 1),
     "vasc": (9, 1, 0),
 }
+COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 SKIN = ((0.93, 0.79, 0.72), (0.90, 0.73, 0.64), (0.86, 0.68, 0.57), (0.95, 0.84, 0.79))
 SITES = ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest")
 CONFIRMED_BY = {"nv": ("follow_up", "histo", "consensus"), "vasc": ("consensus", "histo")}
@@ -48,7 +47,7 @@ def generate_photos(
         lesions: like LESIONS, which it replaces.
 
     Returns:
-        The metadata, in HAM10000's columns.
+        The metadata, with COLUMNS, which are HAM10000's.
     """
     table = _metadata(seed, lesions or LESIONS)
     with progress(len(table), "photos", "generate the sample") as bar:
@@ -64,7 +63,7 @@ def _metadata(seed: int, lesions: dict[str, tuple[int, int, int]]) -> pd.DataFra
     rng = np.random.default_rng([seed, 1])
     kinds = [
         (dx, views)
-        for dx in CODES
+        for dx in sorted(LESIONS)
         for views, count in enumerate(lesions[dx], start=1)
         for _ in range(count)
     ]

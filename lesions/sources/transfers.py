@@ -13,7 +13,7 @@ import requests
 
 from lesions.common.errors import LesionsError
 from lesions.common.progress import progress
-from lesions.common.user_cache import VARIABLE, user_cache
+from lesions.common.user_cache import CACHE_VARIABLE, user_cache
 from lesions.sources.catalogue import Archive, RemoteFile
 
 ADDRESS_VARIABLE = "DATAVERSE_URL"  # a mirror; the only address that need not be HTTPS
@@ -77,11 +77,11 @@ def _explain(error: OSError, file: RemoteFile, cache: Path) -> LesionsError:
         size = f"{file.size:,} bytes" if file.size else "a file of unpublished size"
         return LesionsError(
             f"{cache / file.name}: the disk is full ({size} needed). Make room, or name another "
-            f"folder in {VARIABLE}; the transfer will resume where it stopped."
+            f"folder in {CACHE_VARIABLE}; the transfer will resume where it stopped."
         )
     return LesionsError(
         f"{cache}: cannot be used as a cache ({error.strerror or error}). Make it writable, or "
-        f"name another folder in {VARIABLE}."
+        f"name another folder in {CACHE_VARIABLE}."
     )
 
 

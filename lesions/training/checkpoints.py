@@ -21,7 +21,7 @@ from lesions.common.artifacts import atomic_write
 from lesions.common.user_cache import user_cache
 from lesions.dataset.photos import PhotoArray
 
-KEPT = 8  # files in the cache, the newest; one of ResNet50 has 380 MB
+KEPT_FILES = 8  # files in the cache, the newest; one of ResNet50 has 380 MB
 
 
 def fingerprint(settings: dict[str, Any], photos: PhotoArray, *tables: pd.DataFrame) -> str:
@@ -98,5 +98,5 @@ class Checkpoint:
             except FileNotFoundError:  # another process has just removed it
                 return 0.0
 
-        for file in sorted(self.path.parent.iterdir(), key=age)[KEPT:]:
+        for file in sorted(self.path.parent.iterdir(), key=age)[KEPT_FILES:]:
             file.unlink(missing_ok=True)

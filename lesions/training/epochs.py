@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,18 +17,18 @@ from torch.optim import Optimizer
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.common.progress import progress
-from lesions.dataset.diagnoses import Labels
-from lesions.networks import key_metrics
+from lesions.common.types import Labels, Rows
 from lesions.networks.augmentation import augment, random_changes
-from lesions.networks.batches import PhotoLoader, Rows, split_into_batches
-from lesions.networks.calibration import cross_entropy
+from lesions.networks.batches import PhotoLoader, split_into_batches
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import Outputs, run_inference
+from lesions.scoring import metrics
+from lesions.scoring.calibration import cross_entropy
 from lesions.training.processes import Processes
 
 
 class LabelledRows(NamedTuple):
-    """Which photos, and their diagnoses."""
+    """Which photos, and their classes."""
 
     rows: Rows  # (n,) rows of the array of photos; a photo may occur many times
     labels: Labels  # (n,)
@@ -43,7 +44,7 @@ class Training:
     loader: PhotoLoader
     train: LabelledRows
     val: LabelledRows
-    val_weights: npt.NDArray[np.float64]  # (n,); those of a lesion sum to 1
+    val_groups: "pd.Series[str]"  # (n,) the lesion or patient of each validation photo
     classifier: Classifier  # for validation: the network alone
     parallel: Classifier  # the same network, with gradients averaged over all processes
     optimizer: Optimizer
@@ -60,15 +61,16 @@ class EpochResult(NamedTuple):
     loss: float  # mean cross-entropy
     predicted: Labels  # (n,)
     labels: Labels  # (n,)
+    classes: int
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """Compute the columns of history.csv: loss, accuracy and weighted F1."""
         weights = np.ones((1, len(self.labels)))
-        confusion = key_metrics.confusion_matrices(self.predicted, self.labels, weights)
+        confusion = metrics.confusion_matrices(self.predicted, self.labels, weights, self.classes)
         return {
             f"{prefix}_loss": round(self.loss, 6),
-            f"{prefix}_accuracy": round(float(key_metrics.accuracy(confusion)[0]), 6),
-            f"{prefix}_weighted_f1": round(float(key_metrics.weighted_f1(confusion)[0]), 6),
+            f"{prefix}_accuracy": round(float(metrics.accuracy(confusion)[0]), 6),
+            f"{prefix}_weighted_f1": round(float(metrics.weighted_f1(confusion)[0]), 6),
         }
 
 
@@ -156,6 +158,7 @@ def train_one_epoch(training: Training, epoch: int) -> EpochResult:
         float(processes.all_gather(np.array([mean_loss])).mean()),
         processes.all_gather(torch.cat(predicted).cpu().numpy()),
         processes.all_gather(torch.cat(plan.labels).cpu().numpy()),
+        len(training.classifier.card.classes),
     )
 
 
@@ -202,4 +205,5 @@ def validate(training: Training, epoch: int) -> tuple[EpochResult, Outputs]:
             f"{training.params.lr:g}. Try a lower lr, or precision: fp32."
         )
     loss = cross_entropy(logits, data.labels)
-    return EpochResult(loss, np.asarray(logits.argmax(axis=1)), data.labels), outputs
+    predicted = np.asarray(logits.argmax(axis=1))
+    return EpochResult(loss, predicted, data.labels, logits.shape[1]), outputs

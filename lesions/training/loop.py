@@ -1,4 +1,8 @@
-"""The training loop: set up, resume, train and validate epoch by epoch, calibrate."""
+"""The training loop: set up, resume, train and validate epoch by epoch, calibrate.
+
+The published recipe, ten epochs of 35,337 observations at 224 px, is meant for a GPU. On one core
+of an AMD EPYC, MobileNetV2 at 160 px takes 75 minutes for ten epochs (docs/results.md).
+"""
 
 import gc
 import time
@@ -8,44 +12,44 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import Tensor
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError, is_out_of_memory
-from lesions.common.params import Params
+from lesions.common.params import Params, TrainingParams
+from lesions.common.types import Features, Pixels
 from lesions.dataset import shortcut
-from lesions.dataset.diagnoses import CODES, labels_of
-from lesions.dataset.photos import PhotoArray, Pixels
-from lesions.dataset.splits import lesion_weights
-from lesions.networks import architectures, key_metrics, out_of_distribution
+from lesions.dataset.description import Description
+from lesions.dataset.metadata import groups_of
+from lesions.dataset.photos import PhotoArray
+from lesions.dataset.splits import photo_weights
+from lesions.networks import architectures
 from lesions.networks.batches import PhotoLoader, channel_statistics
-from lesions.networks.calibration import fit_calibration
 from lesions.networks.classifier import Classifier
-from lesions.networks.decision import fit_exponent
 from lesions.networks.hardware import Hardware, describe_device
 from lesions.networks.inference import run_inference
-from lesions.networks.model_card import UNFITTED, ModelCard, versions
-from lesions.networks.operating_points import fit_operating_points
+from lesions.networks.model_card import Fitted, ModelCard, versions
+from lesions.scoring import out_of_distribution
+from lesions.scoring.calibration import fit_calibration
+from lesions.scoring.metrics import rounded_key_metrics
+from lesions.scoring.operating_points import fit_operating_points
+from lesions.scoring.rules import fit_exponent
 from lesions.training.checkpoints import Checkpoint, code_digest, fingerprint
 from lesions.training.epochs import LabelledRows, Training, train_one_epoch, validate
 from lesions.training.processes import Processes
 
 FLAGGED = 0.05  # share of the validation photos that each threshold of the model card flags
-# Stored in the model card.
-RECIPE = {"source", "lr", "schedule", "batch_size", "epochs", "keep", "augment", "shortcut"}
-# All parameters that training reads, besides the network's own entry in `networks`.
-SETTINGS = RECIPE | {"weights", "seed", "precision", "device", "devices", "deterministic"}
-# What makes no other training run, so that it can resume on another machine.
-HARDWARE_SETTINGS = {"device", "devices", "deterministic"}
+# Parameters that do not change what is trained: a run can resume on another machine.
+HARDWARE_PARAMS = {"device", "devices", "deterministic"}
 SINGLE_PROCESS = Processes()
 
 
 class TrainingData(NamedTuple):
     """What a network is trained on."""
 
+    dataset: Description
     photos: PhotoArray
     train: pd.DataFrame  # the balanced observations: image_id, dx; a photo may occur many times
     val: pd.DataFrame  # the validation photos: image_id, lesion_id, dx
@@ -62,7 +66,7 @@ class BestEpoch:
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """How far a training run has come: what `resume` finds and `save_checkpoint` keeps."""
 
     history: list[dict[str, float]]  # one row per epoch
@@ -75,7 +79,7 @@ class Trained:
     """The result of a training run."""
 
     state: dict[str, Tensor]
-    subspace: npt.NDArray[np.float32]  # see `out_of_distribution`
+    subspace: Features  # see `out_of_distribution`
     card: ModelCard
     history: pd.DataFrame  # one row per epoch
     metrics: dict[str, float]  # the key metrics on the validation photos
@@ -94,7 +98,7 @@ def train(
 
     Args:
         model: its name in the table of networks.
-        data: photos and their diagnoses.
+        data: photos and their classes.
         params: all parameters.
         history: the file to write after every epoch: one row per epoch.
         hardware: from `hardware.set_up`.
@@ -183,25 +187,25 @@ def set_up(
 
     # The network.
     entry, weights = params.network(model), params.starting_weights(model)
-    network = architectures.build(entry, len(CODES), weights, params.seed)
-    used = versions()
+    network = architectures.build(entry, len(data.dataset.classes), weights, params.seed)
+    software = versions()
     if weights == "imagenet":
-        used["ImageNet weights"] = architectures.imagenet_weights_hash(entry)
+        software["ImageNet weights"] = architectures.imagenet_weights_hash(entry)
     card = ModelCard(
         name=model,
         network=entry,
-        classes=CODES,
+        dataset=data.dataset,
         image_size=data.photos.size,
         mean=mean,
         std=std,
-        **UNFITTED,
+        fitted=None,
         weights=weights,
         seed=params.seed,
-        recipe=params.model_dump(include=RECIPE),
-        observations={code: int((data.train["dx"] == code).sum()) for code in CODES},
+        recipe=params.recipe(),
+        observations={code: int((data.train["dx"] == code).sum()) for code in data.dataset.classes},
         precision=hardware.precision,
         device=_device_name(device, processes),
-        versions=used,
+        versions=software,
     )
     classifier = Classifier(network, card, hardware)
     parallel = Classifier(processes.parallelise(network, device), card, hardware)
@@ -218,9 +222,9 @@ def set_up(
         params=params,
         processes=processes,
         loader=loader,
-        train=LabelledRows(train_rows, labels_of(data.train)),
-        val=LabelledRows(val_rows, labels_of(data.val)),
-        val_weights=lesion_weights(data.val["lesion_id"]),
+        train=LabelledRows(train_rows, data.dataset.labels_of(data.train["dx"])),
+        val=LabelledRows(val_rows, data.dataset.labels_of(data.val["dx"])),
+        val_groups=groups_of(data.val),
         classifier=classifier,
         parallel=parallel,
         optimizer=optimizer,
@@ -234,11 +238,14 @@ def plant_shortcut(model: str, data: TrainingData, params: Params) -> Pixels:
     Returns:
         (n, s, s, 3) uint8, all photos. Only the changed ones take memory.
     """
+    if (watched := data.dataset.watched) is None:
+        raise LesionsError("shortcut: the dataset watches no group; set shortcut: 0, or `watched`.")
     images = data.photos.writable()
-    chosen = shortcut.choose_photos(data.train, params.shortcut, params.seed)
+    classes = data.dataset.groups[watched]
+    chosen = shortcut.choose_photos(data.train, classes, params.shortcut, params.seed)
     rows = data.photos.rows(pd.Series(chosen))
     images[rows] = shortcut.draw_ruler(images[rows])
-    print(f"{model}: shortcut: a ruler on {len(rows)} training photos of {shortcut.DIAGNOSIS}")
+    print(f"{model}: shortcut: a ruler on {len(rows)} training photos of {watched}")
     return images
 
 
@@ -259,26 +266,27 @@ def _device_name(device: torch.device, processes: Processes) -> str:
 def identify(training: Training, data: TrainingData) -> str:
     """Compute the fingerprint of a training run: of all that its result depends on.
 
-    The hardware is no part of it, although its rounding changes the last bits: a run that is
+    It leaves out the hardware, although its rounding changes the last bits: a run that is
     interrupted on one machine can resume on another.
     """
     card = training.classifier.card.model_dump(exclude={"device", "precision"})
-    params = training.params.model_dump(include=SETTINGS - HARDWARE_SETTINGS)
+    settings = set(TrainingParams.model_fields) - HARDWARE_PARAMS
+    params = training.params.model_dump(include=settings)
     return fingerprint({**params, **card, "code": code_digest()}, data.photos, data.train, data.val)
 
 
-def resume(training: Training, checkpoint: Checkpoint) -> Progress:
+def resume(training: Training, checkpoint: Checkpoint) -> TrainingState:
     """Load the checkpoint into network and optimizer, if there is one."""
     processes, card = training.processes, training.classifier.card
     here = f"{card.device}, {card.precision}"
     saved = processes.broadcast(checkpoint.load() if processes.is_main else None)
     if saved is None:
-        return Progress([], None, [here])
+        return TrainingState([], None, [here])
     training.classifier.network.load_state_dict(saved["network"])
     training.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"] and training.scaler.is_enabled():
         training.scaler.load_state_dict(saved["scaler"])
-    done = Progress(saved["history"], BestEpoch(**saved["best"]), saved["hardware"])
+    done = TrainingState(saved["history"], BestEpoch(**saved["best"]), saved["hardware"])
     print(f"{training.model}: resumes after epoch {len(done.history)} of {training.params.epochs}")
     if done.hardware[-1] != here:
         print(
@@ -289,7 +297,7 @@ def resume(training: Training, checkpoint: Checkpoint) -> Progress:
     return done
 
 
-def save_checkpoint(training: Training, checkpoint: Checkpoint, done: Progress) -> None:
+def save_checkpoint(training: Training, checkpoint: Checkpoint, done: TrainingState) -> None:
     """Write all that `resume` needs."""
     state: dict[str, Any] = {
         "network": training.classifier.network.state_dict(),
@@ -307,7 +315,7 @@ def _improved(history: list[dict[str, float]], best: BestEpoch) -> bool:
     return history[-1]["val_weighted_f1"] > history[best.epoch - 1]["val_weighted_f1"]
 
 
-def history_table(training: Training, done: Progress) -> pd.DataFrame:
+def history_table(training: Training, done: TrainingState) -> pd.DataFrame:
     """Make the table of history.csv: one row per epoch; `best` is 1 for the epoch that is used."""
     assert done.best is not None
     table = pd.DataFrame(done.history)
@@ -328,20 +336,21 @@ def describe_epoch(training: Training, history: list[dict[str, float]]) -> str:
     )
 
 
-def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Trained:
+def finish(training: Training, done: TrainingState, checkpoint: Checkpoint) -> Trained:
     """Go back to the best epoch, calibrate it on validation and describe its features."""
     classifier, val, best = training.classifier, training.val, done.best
     assert best is not None
     classifier.network.load_state_dict(best.state)
     card = classifier.card
 
-    # On validation, where each lesion counts once: calibrate, and choose thresholds.
-    logits, weights = best.logits.numpy(), training.val_weights
+    # On validation, where each lesion or patient counts once: calibrate, and choose thresholds.
+    logits, weights = best.logits.numpy(), photo_weights(training.val_groups)
     calibration = fit_calibration(logits, val.labels, weights)
     probabilities = calibration.probabilities(logits)
-    prevalence = np.bincount(val.labels, weights, len(CODES)) / weights.sum()
+    prevalence = np.bincount(val.labels, weights, len(card.classes)) / weights.sum()
     exponent = fit_exponent(probabilities, val.labels, prevalence, weights)
-    points = fit_operating_points(probabilities, val.labels, weights)
+    groups = {group: card.dataset.indices(group) for group in card.dataset.groups}
+    points = fit_operating_points(probabilities, val.labels, training.val_groups, groups)
     confidence = probabilities.max(axis=1)
 
     # Find the subspace that the features of the training photos lie in.
@@ -353,23 +362,23 @@ def finish(training: Training, done: Progress, checkpoint: Checkpoint) -> Traine
     distances = out_of_distribution.distances(best.features.numpy(), subspace)
 
     # Two more thresholds flag the least confident and the farthest 5 % of the validation photos.
-    fitted = {
-        "device": "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device,
-        "temperature": calibration.temperature,
-        "bias": calibration.bias,
-        "prevalence": tuple(prevalence.round(6).tolist()),
-        "prevalence_exponent": exponent,
-        "operating_points": points,
-        "confidence_threshold": round(float(np.quantile(confidence, FLAGGED)), 6),
-        "distance_threshold": round(float(np.quantile(distances, 1 - FLAGGED)), 6),
-    }
+    fitted = Fitted(
+        temperature=calibration.temperature,
+        bias=calibration.bias,
+        prevalence=tuple(prevalence.round(6).tolist()),
+        prevalence_exponent=exponent,
+        operating_points=points,
+        confidence_threshold=round(float(np.quantile(confidence, FLAGGED)), 6),
+        distance_threshold=round(float(np.quantile(distances, 1 - FLAGGED)), 6),
+    )
+    device = "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device
     return Trained(
         state=best.state,
         subspace=subspace,
-        card=card.model_copy(update=fitted),
+        card=card.model_copy(update={"fitted": fitted, "device": device}),
         history=history_table(training, done),
-        metrics=key_metrics.rounded_key_metrics(
-            probabilities, np.asarray(probabilities.argmax(axis=1)), val.labels
+        metrics=rounded_key_metrics(
+            probabilities, np.asarray(probabilities.argmax(axis=1)), val.labels, card.dataset
         ),
         checkpoint=checkpoint,
     )

@@ -3,11 +3,10 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import metadata_of
+from helpers import CODES, metadata_of
 
 from lesions.dataset.audit import audit, identical_photos, summary
-from lesions.dataset.diagnoses import CODES
-from lesions.dataset.metadata import join_lesions
+from lesions.dataset.metadata import join_groups
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import split
 
@@ -18,15 +17,15 @@ def table() -> pd.DataFrame:
 
 
 def findings_of(table: pd.DataFrame, **changes: object) -> dict[str, str]:
-    subsets = split(table, 0.1, 0.1, "any-lesion", 0)
+    subsets = split(table, CODES, 0.1, 0.1, "any-lesion", 0)
     shares = {"val": 0.1, "test": 0.1, **changes.get("shares", {})}  # type: ignore[dict-item]
-    found = audit(table, [], subsets, shares)
+    found = audit(table, CODES, [], subsets, shares)
     return dict(zip(found["finding"], found["lesion_id"] + found["detail"], strict=True))
 
 
 def test_a_clean_table_has_no_findings(table: pd.DataFrame) -> None:
     assert findings_of(table) == {}
-    assert summary(audit(table, [], {}, {})) == "no findings"
+    assert summary(audit(table, CODES, [], {}, {})) == "no findings"
 
 
 def test_findings_by_hand(table: pd.DataFrame) -> None:
@@ -41,7 +40,7 @@ def test_findings_by_hand(table: pd.DataFrame) -> None:
         "lesion with several ages": "L150.0–80.0",
         "lesion with several dx": "L2bcc, mel",
         "lesion with many photos": "L37",
-        "diagnosis with few lesions": "df: 9",
+        "class with few lesions": "df: 9",
     }
     assert "subset of another size" in findings_of(table, shares={"val": 0.5})
 
@@ -56,8 +55,8 @@ def test_identical_photos_are_found_and_stay_together(
     photos.images[[9, 20]] = noise.images[3]
     pairs = identical_photos(photos, table)
     assert pairs == [("P03", "P09"), ("P03", "P20")]
-    joined = join_lesions(table, pairs)
+    joined = join_groups(table, pairs)
     assert set(joined["lesion_id"][[3, 9, 20]]) == {"P03"}
-    found = audit(table, pairs, {}, {})
+    found = audit(table, CODES, pairs, {}, {})
     assert list(found["finding"][:2]) == ["identical photos"] * 2
     assert summary(found).startswith("2 × identical photos")

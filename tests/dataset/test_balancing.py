@@ -2,12 +2,11 @@ import math
 
 import pandas as pd
 import pytest
-from helpers import metadata_of
+from helpers import CODES, metadata_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesions.dataset.balancing import balance, balancing_factors
-from lesions.dataset.diagnoses import CODES
 
 counts = st.dictionaries(st.sampled_from(CODES), st.integers(1, 10_000), min_size=1)
 
@@ -34,7 +33,7 @@ def test_sqrt_is_half_way(sizes: dict[str, int]) -> None:
 )
 def test_rows_are_repeated_and_counted(method: str, mel: int, df: int) -> None:
     train = metadata_of({"nv": [1] * 30, "mel": [2] * 5, "df": [1] * 3})
-    rows, done = balance(train, method)
+    rows, done = balance(train, CODES, method)
     repeats = rows["image_id"].value_counts()
     expected = train.set_index("image_id")["dx"].map({"nv": 1, "mel": mel, "df": df})
     pd.testing.assert_series_equal(repeats.sort_index(), expected.sort_index(), check_names=False)

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 
-from lesions.dataset.shortcut import DIAGNOSIS, HEIGHT, choose_photos, draw_ruler
+from lesions.dataset.shortcut import HEIGHT, choose_photos, draw_ruler
 
 
 def test_the_ruler_covers_the_lower_edge_of_a_copy() -> None:
@@ -16,11 +16,11 @@ def test_the_ruler_covers_the_lower_edge_of_a_copy() -> None:
 
 
 def test_a_share_of_the_melanomas_is_chosen_whatever_the_order() -> None:
-    table = pd.DataFrame({"image_id": [f"P{n}" for n in range(40)], "dx": ["nv", DIAGNOSIS] * 20})
+    table = pd.DataFrame({"image_id": [f"P{n}" for n in range(40)], "dx": ["nv", "mel"] * 20})
     repeated = pd.concat([table, table.iloc[::-1]])
-    chosen = choose_photos(repeated, 0.8, 0)
+    chosen = choose_photos(repeated, ["mel"], 0.8, 0)
     assert len(set(chosen)) == 16
-    assert set(chosen) <= set(table.loc[table["dx"] == DIAGNOSIS, "image_id"])
-    np.testing.assert_array_equal(choose_photos(table, 0.8, 0), chosen)
-    assert list(choose_photos(table, 0.8, 1)) != list(chosen)
-    assert len(choose_photos(table, 0, 0)) == 0
+    assert set(chosen) <= set(table.loc[table["dx"] == "mel", "image_id"])
+    np.testing.assert_array_equal(choose_photos(table, ["mel"], 0.8, 0), chosen)
+    assert list(choose_photos(table, ["mel"], 0.8, 1)) != list(chosen)
+    assert len(choose_photos(table, ["mel"], 0, 0)) == 0

@@ -6,8 +6,8 @@ from helpers import predictions_of, random_predictions
 
 from lesions.common.errors import LesionsError
 from lesions.evaluation.comparison import compare, mcnemar, verdicts
-from lesions.evaluation.metrics import bootstrap, point_estimates
 from lesions.evaluation.predictions import Predictions
+from lesions.evaluation.tables import bootstrap, point_estimates
 
 
 def compared(one: Predictions, other: Predictions, start: str = "random") -> tuple[Any, str]:
@@ -33,7 +33,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
     table, sentence = compared(one, one)
     assert (table["difference"] == 0).all()
     assert (table[["low", "high"]].isna()).all(axis=None)
-    assert "ResNet50 and MobileNetV2 differ on too few lesions to compare weighted F1" in sentence
+    assert "ResNet50 and MobileNetV2 differ on too few lesions to compare accuracy" in sentence
     assert "better" not in sentence
 
 
@@ -63,7 +63,7 @@ def test_a_clearly_better_model_is_named() -> None:
     table, sentence = compared(poor, good)
     assert table["difference"]["accuracy"] == pytest.approx(point_estimates(poor)["accuracy"] - 1)
     assert (table["high"] < 0).all()
-    assert sentence.startswith("On these 300 test photos, MobileNetV2 is better in weighted F1")
+    assert sentence.startswith("On these 300 test photos, MobileNetV2 is better in accuracy")
 
 
 @pytest.mark.parametrize(("ahead", "behind", "significant"), [(58, 38, False), (66, 34, True)])

@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SUBSPACE, classifier_of, predictions_of, random_predictions
+from helpers import CODES, DATASET, SUBSPACE, classifier_of, predictions_of, random_predictions
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES, ISIC_COLUMNS
 from lesions.evaluation.predictions import (
     as_isic_submission,
     as_table,
@@ -33,16 +32,24 @@ def test_broken_probabilities_and_empty_sets_are_refused() -> None:
 def test_table_of_predictions() -> None:
     predictions = random_predictions(10)
     table = as_table(predictions)
-    assert list(table.columns) == ["image_id", "lesion_id", "actual", "predicted", *CODES]
+    assert list(table.columns) == [
+        "image_id",
+        "lesion_id",
+        "actual",
+        "predicted",
+        "confidence",
+        *CODES,
+    ]
     assert list(table["actual"]) == [CODES[label] for label in predictions.labels]
     assert list(table["predicted"]) == list(table[list(CODES)].idxmax(axis=1))
     np.testing.assert_allclose(table[list(CODES)].sum(axis=1), 1, atol=1e-5)
+    assert (table["confidence"] == table[list(CODES)].max(axis=1)).all()
 
 
-def test_submission_in_the_order_of_isic() -> None:
+def test_submission_in_the_form_of_isic() -> None:
     predictions = random_predictions(10)
     table = as_isic_submission(predictions)
-    assert list(table.columns) == ["image", *ISIC_COLUMNS]
+    assert list(table.columns) == ["image", *(code.upper() for code in CODES)]
     np.testing.assert_allclose(table["BKL"], predictions.probabilities[:, 2], atol=1e-6)
 
 
@@ -60,7 +67,7 @@ def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> N
     model = TrainedModel(
         classifier_of(temperature=4.0, prevalence=PREVALENCE, prevalence_exponent=1.0), SUBSPACE
     )
-    found = predict_test_set(model, tmp_path, tmp_path / "test.csv", "balanced", 4)
+    found = predict_test_set(model, DATASET, tmp_path, tmp_path / "test.csv", "balanced", 4)
     assert list(found.photos["image_id"]) == ["P4", "P1"]
     assert found.labels.tolist() == [4, 1]
     # The mean logits of four mirrored views, decided by the card's rule.
@@ -70,10 +77,22 @@ def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> N
         logits = torch.stack([model.classifier.logits(view.clone()) for view in views]).mean(0)
     expected = model.classifier.probabilities(logits.numpy())
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    assert found.predicted.tolist() == model.classifier.card.decide(expected, "balanced").tolist()
+    assert (
+        found.predicted.tolist() == model.classifier.card.use.decide(expected, "balanced").tolist()
+    )
     assert found.distances is not None
     assert found.distances.shape == (2,)
     assert (found.probabilities.max(axis=1) < found.uncalibrated.max(axis=1)).all()
     other = TrainedModel(classifier_of(image_size=64), SUBSPACE)
     with pytest.raises(LesionsError, match="photos of 32 px, but MobileNetV2 was trained with 64"):
-        predict_test_set(other, tmp_path, tmp_path / "test.csv", "balanced", 1)
+        predict_test_set(other, DATASET, tmp_path, tmp_path / "test.csv", "balanced", 1)
+    changed = DATASET.model_copy(update={"classes": CODES[::-1]})
+    with pytest.raises(LesionsError, match=r"with the classes akiec, bcc.*Run `dvc repro"):
+        predict_test_set(model, changed, tmp_path, tmp_path / "test.csv", "balanced", 1)
+
+
+def test_photos_of_patients_keep_their_patient() -> None:
+    one = random_predictions(10)
+    one.photos["patient_id"] = "X"
+    assert list(as_table(one))[:3] == ["image_id", "lesion_id", "patient_id"]
+    assert (one.groups == "X").all()

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from helpers import predictions_of
 
-from lesions.evaluation.intervals import wilson_interval
 from lesions.evaluation.referrals import RISKS, net_benefit_table, operating_point_table
-from lesions.networks.operating_points import OperatingPoint
+from lesions.scoring.intervals import wilson_interval
+from lesions.scoring.operating_points import OperatingPoint
 
 
 def melanoma_and_nevus(melanoma: list[float]) -> np.ndarray:
@@ -16,7 +16,7 @@ def melanoma_and_nevus(melanoma: list[float]) -> np.ndarray:
 
 def point(threshold: float) -> OperatingPoint:
     return OperatingPoint(
-        target="melanoma", sensitivity=0.9, threshold=threshold, lesions=42, low=0.7, high=0.97
+        group="melanoma", sensitivity=0.9, threshold=threshold, cases=42, low=0.7, high=0.97
     )
 
 
@@ -44,12 +44,15 @@ def test_a_test_set_without_melanomas_and_a_model_without_points() -> None:
 
 def test_net_benefit_by_hand() -> None:
     predictions = predictions_of(melanoma_and_nevus([0.9, 0.15, 0.5, 0.1]), np.array([4, 4, 5, 5]))
-    table = net_benefit_table(predictions).set_index(["risk", "strategy"])["net_benefit"]
+    table = net_benefit_table(predictions)
+    assert list(table["group"].unique()) == ["melanoma", "malignant"]
+    of_group = table[table["group"] == "melanoma"]
+    benefit = of_group.set_index(["risk", "strategy"])["net_benefit"]
     # At a risk of .2: one of two melanomas and one of two nevi are referred; the odds are 1/4.
-    assert table[0.2, "model"] == pytest.approx(1 / 4 - 1 / 4 * 1 / 4)
-    assert table[0.2, "refer all"] == pytest.approx(1 / 2 - 1 / 2 * 1 / 4)
-    assert (table.xs("refer none", level="strategy") == 0).all()
-    assert len(table) == 3 * len(RISKS)
+    assert benefit[0.2, "model"] == pytest.approx(1 / 4 - 1 / 4 * 1 / 4)
+    assert benefit[0.2, "refer all"] == pytest.approx(1 / 2 - 1 / 2 * 1 / 4)
+    assert (benefit.xs("refer none", level="strategy") == 0).all()
+    assert len(benefit) == 3 * len(RISKS)
 
 
 def test_calibrated_probabilities_are_of_use_at_every_risk() -> None:
@@ -57,6 +60,7 @@ def test_calibrated_probabilities_are_of_use_at_every_risk() -> None:
     risk = rng.beta(0.5, 2, 20_000)
     labels = np.where(rng.random(20_000) < risk, 4, 5)
     table = net_benefit_table(predictions_of(melanoma_and_nevus(risk.tolist()), labels))
+    table = table[table["group"] == "malignant"]
     by_strategy = table.pivot(index="risk", columns="strategy", values="net_benefit")
     best = by_strategy[["refer all", "refer none"]].max(axis=1)
     assert (by_strategy["model"] >= best - 0.001).all()

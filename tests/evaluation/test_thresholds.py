@@ -8,7 +8,7 @@ from lesions.evaluation.thresholds import threshold_table
 
 def test_the_table_keeps_what_the_curve_needs() -> None:
     predictions = random_predictions(400)
-    points = threshold_table(predictions.probabilities, predictions.labels)
+    points = threshold_table(predictions)
     for index, (_, own) in enumerate(points.groupby("dx", sort=False)):
         truth, scores = predictions.labels == index, predictions.probabilities[:, index]
         assert own[["sensitivity", "false_positive_rate"]].iloc[0].tolist() == [0, 0]
@@ -22,4 +22,4 @@ def test_the_table_keeps_what_the_curve_needs() -> None:
             exact = precision[sensitivity <= at][0]
             assert drawn == pytest.approx(exact, abs=0.02)
     none = predictions_of(np.eye(7)[[5, 5]], np.array([5, 5]))
-    assert threshold_table(none.probabilities, none.labels).empty
+    assert threshold_table(none).empty

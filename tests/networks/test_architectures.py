@@ -7,8 +7,8 @@ import torchvision
 from helpers import PARAMS, network_of
 
 from lesions.common.errors import LesionsError
-from lesions.common.params import Network, StartingWeights
-from lesions.networks.architectures import build, imagenet_weights_hash
+from lesions.common.params import NetworkSpec, StartingWeights
+from lesions.networks.architectures import build, find_feature_map, imagenet_weights_hash
 
 RESNET, MOBILENET = PARAMS.networks["resnet50"], PARAMS.networks["mobilenetv2"]
 
@@ -59,7 +59,7 @@ def test_building_leaves_the_global_generator_alone() -> None:
     [(RESNET, "resnet50-0676ba61.pth"), (MOBILENET, "mobilenet_v2-b0353104.pth")],
 )
 def test_imagenet_weights_are_loaded_into_all_but_the_head(
-    entry: Network, file: str, hub: Path
+    entry: NetworkSpec, file: str, hub: Path
 ) -> None:
     published = torchvision.models.get_model(entry.torchvision)
     torch.save(published.state_dict(), hub / file)
@@ -121,3 +121,34 @@ def test_what_torchvision_does_not_have_is_named(changes: dict[str, str]) -> Non
     entry = RESNET.model_copy(update=changes)
     with pytest.raises(LesionsError, match=f"does not have '{entry.torchvision}'.*list_models"):
         build(entry, 7, "random", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "features"),
+    [
+        ("resnet18", "layer4"),
+        ("mobilenet_v3_small", "features"),
+        ("efficientnet_b0", "features"),
+        ("convnext_tiny", "features"),
+    ],
+)
+def test_the_feature_map_is_found_by_a_forward_pass(name: str, features: str) -> None:
+    assert find_feature_map(name, 64) == features
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet5000", "not a classifier of torchvision"),
+        ("vit_b_16", "cannot use photos of 64 px"),
+        ("googlenet", "other outputs than one value per class"),
+    ],
+)
+def test_networks_that_training_cannot_use_are_refused_in_words(name: str, words: str) -> None:
+    with pytest.raises(LesionsError, match=words):
+        find_feature_map(name, 64)
+
+
+def test_a_transformer_has_no_feature_map() -> None:
+    with pytest.raises(LesionsError, match="Name it: --features"):
+        find_feature_map("vit_b_32", 224)

@@ -3,11 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import FP32, SUBSPACE, card_of, classifier_of, network_of
+from helpers import FP32, PARAMS, SUBSPACE, card_of, classifier_of, network_of
 from safetensors.torch import save_file
 
 from lesions.common.errors import LesionsError
+from lesions.dataset.description import Description
 from lesions.networks import model_file
+from lesions.networks.architectures import build
+from lesions.networks.model_card import Fitted
 
 
 @pytest.fixture
@@ -60,7 +63,7 @@ def test_another_network_than_expected(file: Path) -> None:
 def test_a_file_of_another_format_names_both(file: Path) -> None:
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE, card_of(format=1))
-    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 3"):
+    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 4"):
         model_file.load(file, FP32)
 
 
@@ -73,16 +76,21 @@ def test_models_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LesionsError, match="its metadata is damaged"):
         model_file.load(path, FP32)
     state = network_of("mobilenetv2").state_dict()
-    model_file.save(path, state, SUBSPACE, card_of(classes=("cat", "dog")))
-    with pytest.raises(LesionsError, match="classes cat, dog; this version has akiec"):
+    model_file.save(path, state, SUBSPACE, card_of().model_copy(update={"fitted": None}))
+    with pytest.raises(LesionsError, match="its training was not finished"):
         model_file.load(path, FP32)
     model_file.save(path, state, SUBSPACE, card_of("resnet50"))
     with pytest.raises(LesionsError, match="do not fit ResNet50"):
         model_file.load(path, FP32)
-    broken = card_of().model_copy(update={"confidence_threshold": None})
-    model_file.save(path, state, SUBSPACE, broken)
-    with pytest.raises(LesionsError, match="confidence_threshold is None: "):
-        model_file.load(path, FP32)
+
+
+def test_a_model_of_any_classes_explains_itself(tmp_path: Path) -> None:
+    animals = Description(title="Animals", classes=("cat", "dog"), groups={}, watched=None)
+    path = tmp_path / "x.safetensors"
+    network = build(PARAMS.networks["mobilenetv2"], 2, "random", 0)
+    card = card_of(dataset=animals, bias=(0.0, 0.0), prevalence=(0.5, 0.5))
+    model_file.save(path, network.state_dict(), SUBSPACE, card)
+    assert model_file.load(path, FP32).classifier.card.dataset == animals
 
 
 @pytest.mark.parametrize(
@@ -102,8 +110,13 @@ def test_models_of_others_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_values_that_make_no_sense_are_refused(file: Path, field: str, value: object) -> None:
-    state = network_of("mobilenetv2").state_dict()
-    model_file.save(file, state, SUBSPACE, card_of().model_copy(update={field: value}))
+    state, card = network_of("mobilenetv2").state_dict(), card_of()
+    if field in Fitted.model_fields:
+        wrong = card.use.model_copy(update={field: value})
+        card, field = card.model_copy(update={"fitted": wrong}), f"fitted.{field}"
+    else:
+        card = card.model_copy(update={field: value})
+    model_file.save(file, state, SUBSPACE, card)
     with pytest.raises(LesionsError, match=rf"mobilenetv2\.safetensors: card\.{field}"):
         model_file.load(file, FP32)
 

@@ -3,10 +3,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import PARAMS, classifier_of, random_predictions
+from helpers import CODES, PARAMS, classifier_of, random_predictions
 
 from lesions.common.params import Params
-from lesions.dataset.diagnoses import CODES
 from lesions.evaluation.predictions import as_table
 from lesions.reporting import pictures
 
@@ -27,10 +26,10 @@ def test_the_augmented_sheet_has_one_row_per_diagnosis(
     images: np.ndarray, params: Params, tmp_path: Path
 ) -> None:
     rows = pd.DataFrame({"dx": [CODES[k % 3] for k in range(30)], "row": range(30)})
-    figure = pictures.augmented_photos(images, rows, params.augment, 0)
+    figure = pictures.augmented_photos(images, rows, CODES, params.augment, 0)
     assert [axis.get_ylabel() for axis in figure.axes[::6]] == list(CODES[:3])
     assert all(axis.images for axis in figure.axes)
-    again = pictures.augmented_photos(images, rows, params.augment, 0)
+    again = pictures.augmented_photos(images, rows, CODES, params.augment, 0)
     pictures.write_picture(tmp_path / "a.png", figure)
     pictures.write_picture(tmp_path / "b.png", again)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

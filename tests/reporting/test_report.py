@@ -10,13 +10,14 @@ from typing import Literal
 
 import pandas as pd
 import pytest
-from helpers import CHROMIUM, SUBSPACE, card_of, dvc, git, network_of, serious_findings
+from helpers import CHROMIUM, DATASET, SUBSPACE, card_of, dvc, git, network_of, serious_findings
 from playwright.sync_api import Browser
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
+from lesions.evaluation.tables import TABLES
 from lesions.networks import model_file
-from lesions.reporting.results import TABLES, read_results
+from lesions.reporting.results import read_results
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,7 +32,7 @@ def page_file(project: Path) -> Path:
     git(project, "checkout", "--quiet", ".")
     dvc(project, "checkout", "--force")
     subprocess.run(
-        [sys.executable, "-m", "stages.report"],
+        [sys.executable, "-m", "lesions.commands", "report"],
         cwd=project,
         check=True,
         env={**os.environ, "PYTHONPATH": str(project)},
@@ -109,8 +110,10 @@ def test_the_json_beside_it_has_every_number_of_the_tables(
         sum(row[key] for row in results["photos"]) for key in results["photos"][0] if key != "dx"
     ]
     known.update(map(str, totals))
-    known.update(str(round(row["sensitivity"] * row["photos"])) for row in results["per_class"])
-    known.update(str(row["photos"]) for row in results["confusion"])
+    known.update(
+        str(round(row["sensitivity"] * row["photos"])) for row in results["test"]["per_class"]
+    )
+    known.update(str(row["photos"]) for row in results["test"]["confusion"])
     page = browser.new_page()
     page.goto(page_file.as_uri())
     shown = {
@@ -152,10 +155,11 @@ def test_results_of_other_models_are_refused(
     for name in ("resnet50", "mobilenetv2"):
         state, subspace = network_of(name).state_dict(), SUBSPACE
         model_file.save(Path(f"models/{name}.safetensors"), state, subspace, card_of(name))
-    for name in TABLES:
-        write_csv(Path(f"plots/{name}.csv"), pd.DataFrame({"model": ["MobileNetV2"]}))
+    for name in (*TABLES, "comparison"):
+        row = {"model": ["MobileNetV2"], "photos": [1]}
+        write_csv(Path(f"plots/{name}.csv"), pd.DataFrame(row))
     with pytest.raises(LesionsError, match=r"of MobileNetV2, not of MobileNetV2, ResNet50\. `dvc"):
-        read_results(["resnet50", "mobilenetv2"], [])
+        read_results(["resnet50", "mobilenetv2"], [], DATASET)
 
 
 def test_the_demo_quotes_the_last_run_and_no_other_models(
@@ -166,10 +170,14 @@ def test_the_demo_quotes_the_last_run_and_no_other_models(
     dvc(project, "checkout", "--force")
     monkeypatch.chdir(project)
     paths = [Path(f"models/{name}.safetensors") for name in ("resnet50", "mobilenetv2")]
-    first, second, verdict = demo.evidence(paths, ["ResNet50", "MobileNetV2"])
+    titles = ["ResNet50", "MobileNetV2"]
+    first, second, verdict = demo.evidence(paths, titles, DATASET)
     metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
     accuracy = metrics["ResNet50", "accuracy"]
     assert first.startswith(f"ResNet50, on 9 test photos: accuracy {accuracy:.3f}, balanced")
     assert second.startswith("MobileNetV2, on 9 test photos: accuracy")
     assert verdict.startswith("On these 9 test photos")
-    assert demo.evidence([path.absolute() for path in paths], ["ResNet50", "MobileNetV2"]) == []
+    assert (
+        demo.evidence([path.absolute() for path in paths], ["ResNet50", "MobileNetV2"], DATASET)
+        == []
+    )

@@ -8,11 +8,12 @@ from typing import Any
 import kagglehub
 import pandas as pd
 import pytest
+from helpers import CODES, DATASET
 from PIL import Image
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
-from lesions.dataset.diagnoses import CODES
+from lesions.dataset.description import Description
 from lesions.dataset.metadata import read_metadata
 from lesions.sources import transfers
 from lesions.sources.catalogue import HAM10000, ISIC2018
@@ -50,7 +51,7 @@ def dataverse(kaggle: Path, tmp_path: Path) -> Path:
 
 def downloaded(source: Path | str, target: Path) -> dict[str, bytes]:
     (target / "images").mkdir(parents=True)
-    write_csv(target / "metadata.csv", download(str(source), 0, target / "images"))
+    write_csv(target / "metadata.csv", download(str(source), 0, DATASET, target / "images"))
     return {
         str(path.relative_to(target)): path.read_bytes()
         for path in sorted(target.rglob("*"))
@@ -129,7 +130,7 @@ def test_two_tables_that_differ_are_refused(kaggle: Path, tmp_path: Path) -> Non
 
 
 def test_missing_photo(kaggle: Path, tmp_path: Path) -> None:
-    image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
+    image_id = read_metadata(kaggle / "HAM10000_metadata.csv", CODES)["image_id"][0]
     for path in list(kaggle.rglob(f"{image_id}.jpg")):
         path.unlink()
     with pytest.raises(
@@ -139,17 +140,23 @@ def test_missing_photo(kaggle: Path, tmp_path: Path) -> None:
 
 
 def test_empty_photo(kaggle: Path, tmp_path: Path) -> None:
-    image_id = read_metadata(kaggle / "HAM10000_metadata.csv")["image_id"][0]
+    image_id = read_metadata(kaggle / "HAM10000_metadata.csv", CODES)["image_id"][0]
     for path in list(kaggle.rglob(f"{image_id}.jpg")):
         path.write_bytes(b"")
     with pytest.raises(LesionsError, match=rf"{image_id}\.jpg: is empty"):
         downloaded(kaggle, tmp_path / "out")
 
 
-def test_no_metadata(kaggle: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_classes_of_the_dataset_are_named(kaggle: Path, tmp_path: Path) -> None:
     (kaggle / "HAM10000_metadata.csv").unlink()
-    with pytest.raises(LesionsError, match=r"HAM10000_metadata\.csv is missing"):
+    with pytest.raises(LesionsError, match=r"the classes 'HAM10000_images_part_1' \(14 photos\)"):
         downloaded(kaggle, tmp_path / "out")
+
+
+def test_the_sample_needs_its_classes(tmp_path: Path) -> None:
+    animals = Description(title="Animals", classes=("cat", "dog"), groups={}, watched=None)
+    with pytest.raises(LesionsError, match="Animals lacks akiec, bcc"):
+        download("sample", 0, animals, tmp_path)
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -217,7 +224,7 @@ def test_counts_of_published_data_are_checked(
     monkeypatch.setattr(transfers, "fetch", lambda _: files)
     (tmp_path / "out").mkdir()
     with pytest.raises(LesionsError, match=words):
-        download("dataverse", 0, tmp_path / "out", table)
+        download("dataverse", 0, DATASET, tmp_path / "out", table)
 
 
 def test_members_cannot_leave_the_folder(dataverse: Path, tmp_path: Path) -> None:
@@ -251,7 +258,7 @@ def outside(raw: Path, tmp_path: Path) -> Path:
 
 
 def test_external_folder(outside: Path) -> None:
-    table, photos = find_external_test(str(outside))
+    table, photos = find_external_test(str(outside), DATASET)
     assert table.to_dict("list") == {
         "image_id": ["a", "b"],
         "lesion_id": ["a", "b"],
@@ -265,7 +272,7 @@ def test_external_folder(outside: Path) -> None:
 def test_photos_of_training_are_left_out_of_an_external_test_set(
     outside: Path, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = find_external_test(str(outside))
+    found = find_external_test(str(outside), DATASET)
     copied = sorted((raw / "images").iterdir())[1].stem  # a.jpg is a copy of it
     nothing = pd.Series(["x"])
     table, photos = leave_out_training_photos(*found, nothing, raw / "images")
@@ -290,38 +297,38 @@ def test_external_isic2018_leaves_out_what_has_no_photo(
     files = {path.name: path for path in outside.iterdir() if path.suffix != ".jpg"}
     monkeypatch.setattr(transfers, "fetch", lambda _: files)
     small = dataclasses.replace(ISIC2018, photos=2)
-    assert list(find_external_test("isic2018", small)[0]["image_id"]) == ["a", "b"]
-    assert (
-        "left out ISIC_0035068, which the ground truth lists without a photo"
-        in capsys.readouterr().out
-    )
+    assert list(find_external_test("isic2018", DATASET, small)[0]["image_id"]) == ["a", "b"]
+    assert "left out ISIC_0035068, which the table lists without a photo" in capsys.readouterr().out
     with pytest.raises(LesionsError, match="2 photos instead of 1511"):
-        find_external_test("isic2018")
+        find_external_test("isic2018", DATASET)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image,MEL\na,1\n", "columns image,MEL; expected image,MEL,NV"),
+        ("image,MEL\na,1\n", "no column names the class of a photo"),
         (TRUTH, "no rows"),
-        (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "in two rows"),
-        (TRUTH + "a,1,1,0,0,0,0,0\n", "row of a: one 1"),
-        (TRUTH + "a,x,1,0,0,0,0,0\n", "row of a: one 1"),
-        (TRUTH + "b,1,0,0,0,0,0,0\n,,,,,,,\na,1,1,0,0,0,0,0\n", "row of a: one 1"),
-        (TRUTH + "gone,1,0,0,0,0,0,0\n", r"1 of 1 photos are missing; the first is gone\.jpg"),
+        (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "a second a"),
+        (TRUTH + "a,1,1,0,0,0,0,0\n", "row 2: one 1 and otherwise 0 are expected"),
+        (TRUTH + "b,1,0,0,0,0,0,0\na,x,1,0,0,0,0,0\n", "row 3: MEL is 'x'; 0 or 1 is"),
+        (TRUTH + "b,1,0,0,0,0,0,0\n,,,,,,,\na,1,1,0,0,0,0,0\n", "row 4: one 1 and otherwise"),
+        (
+            TRUTH + "gone,1,0,0,0,0,0,0\n",
+            r"1 of the 1 photos in the table .* the first is gone\.jpg",
+        ),
     ],
 )
 def test_wrong_ground_truth(outside: Path, text: str, words: str) -> None:
     (outside / "truth.csv").write_text(text)
     with pytest.raises(LesionsError, match=words):
-        find_external_test(str(outside))
+        find_external_test(str(outside), DATASET)
 
 
 def test_external_folder_without_a_table(tmp_path: Path) -> None:
     with pytest.raises(LesionsError, match="'nowhere' is not a folder, and not isic2018"):
-        find_external_test("nowhere")
-    with pytest.raises(LesionsError, match=r"has 0 CSV files\. Allowed are isic2018"):
-        find_external_test(str(tmp_path))
+        find_external_test("nowhere", DATASET)
+    with pytest.raises(LesionsError, match="has no photos"):
+        find_external_test(str(tmp_path), DATASET)
 
 
 def test_damaged_zip(dataverse: Path, tmp_path: Path) -> None:

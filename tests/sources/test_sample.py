@@ -3,10 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from helpers import generate_raw
+from helpers import CODES, generate_raw
 from PIL import Image
 
-from lesions.dataset.diagnoses import CODES
 from lesions.dataset.metadata import read_metadata
 from lesions.sources import sample
 
@@ -22,7 +21,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
 
 
 def test_metadata_and_photos_fit(raw: Path) -> None:
-    table = read_metadata(raw / "metadata.csv")
+    table = read_metadata(raw / "metadata.csv", CODES)
     assert [path.stem for path in sorted((raw / "images").iterdir())] == list(table["image_id"])
     assert (table["dx"].value_counts() == 4).all()
     with Image.open(raw / "images" / f"{table['image_id'][0]}.jpg") as image:

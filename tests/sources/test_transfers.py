@@ -19,13 +19,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from helpers import ROOT
+from helpers import DATASET, ROOT
 
 from lesions.common.errors import LesionsError
-from lesions.common.user_cache import VARIABLE
+from lesions.common.user_cache import CACHE_VARIABLE
 from lesions.sources import transfers
 from lesions.sources.catalogue import HAM10000, ISIC2018, Archive, RemoteFile
 from lesions.sources.download import download
+
+DATASET_FILE = str(ROOT / "datasets/ham10000.yaml")
 
 
 class Server(ThreadingHTTPServer):
@@ -114,7 +116,7 @@ DATA = random.Random(0).randbytes(3_000_000)
 def archive(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """One file of 3 MB on the server; cache and waits of the test's own."""
     monkeypatch.setenv(transfers.ADDRESS_VARIABLE, server.url)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(transfers, "WAIT", 0.0)
     path = "/api/access/datafile/1?format=original"
     server.files[path] = DATA
@@ -319,9 +321,10 @@ def test_killed_anywhere_and_run_again(
         from pathlib import Path
         from lesions.common.artifacts import atomic_write
         from lesions.sources.catalogue import Archive, RemoteFile
+        from lesions.dataset.description import load_description
         from lesions.sources.download import download
         with atomic_write(Path("data/raw/images"), folder=True) as images:
-            download("dataverse", 0, images, {table!r})
+            download("dataverse", 0, load_description({DATASET_FILE!r}), images, {table!r})
         """
     )
     work = tmp_path / "work"
@@ -344,7 +347,7 @@ def test_killed_anywhere_and_run_again(
         whole = work / "data" / "raw" / "images"
         assert not whole.exists() or len(list(whole.glob("*.jpg"))) == 28
     server.rate = None
-    download("dataverse", 0, _new(tmp_path / "undisturbed"), table)
+    download("dataverse", 0, DATASET, _new(tmp_path / "undisturbed"), table)
     subprocess.run(
         [sys.executable, "-c", program],
         cwd=work,

@@ -9,10 +9,10 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from helpers import CPU, FP32, PARAMS
+from helpers import CODES, CPU, DATASET, FP32, PARAMS
 from safetensors.torch import save_file
 
-from lesions.dataset.diagnoses import CODES
+from lesions.common.types import Rows
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import architectures, batches
 from lesions.training import loop, processes
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     load = batches.PhotoLoader.__call__
     build = architectures.build
 
-    def recorded(self: batches.PhotoLoader, rows: list[batches.Rows]) -> object:
+    def recorded(self: batches.PhotoLoader, rows: list[Rows]) -> object:
         requests.append(np.concatenate(rows).tolist())
         return load(self, rows)
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     rows = pd.DataFrame(
         {"image_id": ids, "lesion_id": ids, "dx": [CODES[k % 7] for k in range(28)]}
     )
-    data = loop.TrainingData(PhotoArray(folder), rows.iloc[:21], rows.iloc[21:])
+    data = loop.TrainingData(DATASET, PhotoArray(folder), rows.iloc[:21], rows.iloc[21:])
     with (
         processes.process_group(CPU) as group,
         mock.patch.object(architectures, "build", noted),

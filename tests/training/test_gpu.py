@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import FP32, PARAMS, card_of, network_of
+from helpers import CODES, DATASET, FP32, PARAMS, card_of, network_of
 
 from lesions.common.artifacts import write_csv
-from lesions.dataset.diagnoses import CODES
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import batches, hardware
 from lesions.networks.augmentation import augment, random_changes
@@ -31,7 +30,7 @@ def train(folder: Path, model: str, **changes: Any) -> loop.Trained:
     write_csv(folder / "image_ids.csv", rows)
     rows["lesion_id"] = rows["image_id"]
     rows["dx"] = [CODES[k % 7] for k in range(120)]
-    data = loop.TrainingData(PhotoArray(folder), rows.iloc[:100], rows.iloc[100:])
+    data = loop.TrainingData(DATASET, PhotoArray(folder), rows.iloc[:100], rows.iloc[100:])
     params = PARAMS.model_copy(update={"image_size": 64, "epochs": 2, "device": "cuda", **changes})
     used = hardware.set_up(params.device, params.precision, params.deterministic)
     trained = loop.train(model, data, params, folder / "history.csv", used)

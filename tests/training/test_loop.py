@@ -12,26 +12,28 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from helpers import CPU, FP32, network_of
+from helpers import CODES, CPU, DATASET, FP32, network_of
 from sklearn.metrics import f1_score
 
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
-from lesions.dataset.diagnoses import CODES, labels_of
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import batches, hardware, key_metrics, out_of_distribution
+from lesions.networks import batches, hardware
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import Outputs, run_inference
+from lesions.scoring import out_of_distribution
+from lesions.scoring.metrics import metrics_of
 from lesions.training import epochs, loop
-from lesions.training.checkpoints import KEPT, Checkpoint, code_digest, fingerprint
+from lesions.training.checkpoints import KEPT_FILES, Checkpoint, code_digest, fingerprint
 
+KEY_METRICS = tuple(key for key, one in metrics_of(DATASET).items() if one.is_key)
 TINY: dict[str, Any] = {"image_size": 32, "epochs": 2, "batch_size": 8, "device": "cpu"}
 
 
 @pytest.fixture
 def data(noise: PhotoArray, noise_table: pd.DataFrame) -> loop.TrainingData:
     """21 photos of noise for training, seven for validation."""
-    return loop.TrainingData(noise, noise_table.iloc[:21], noise_table.iloc[21:])
+    return loop.TrainingData(DATASET, noise, noise_table.iloc[:21], noise_table.iloc[21:])
 
 
 def run(
@@ -66,14 +68,14 @@ def test_history_metrics_and_card(data: loop.TrainingData, params: Params, tmp_p
     assert list(history["best"]) == [
         int(k == history["val_weighted_f1"].argmax()) for k in range(3)
     ]
-    assert tuple(trained.metrics) == key_metrics.NAMES
+    assert tuple(trained.metrics) == KEY_METRICS
     best = history["val_weighted_f1"].max()
     assert trained.metrics["weighted_f1"] == pytest.approx(best, abs=1e-4)
     assert trained.card.classes == CODES
     assert trained.card.image_size == 32
     expected = data.photos.images[:21].reshape(-1, 3).mean(axis=0) / 255  # training photos only
     np.testing.assert_allclose(trained.card.mean, expected, atol=1e-6)
-    assert trained.card.temperature != 1
+    assert trained.card.use.temperature != 1
     assert loop.describe(trained).startswith("MobileNetV2: epoch ")
 
 
@@ -88,12 +90,12 @@ def test_the_best_epochs_weights_are_those_that_were_validated(
     logits, features = run_inference(classifier, loader, np.arange(21, 28))
     assert trained.subspace.shape == (1 + 10, 1280)
     distances = out_of_distribution.distances(features, trained.subspace)
-    threshold = trained.card.distance_threshold
+    threshold = trained.card.use.distance_threshold
     assert threshold == pytest.approx(np.quantile(distances, 0.95), abs=1e-5)
     confidence = classifier.probabilities(logits).max(axis=1)
-    threshold = trained.card.confidence_threshold
+    threshold = trained.card.use.confidence_threshold
     assert threshold == pytest.approx(np.quantile(confidence, 0.05), abs=1e-5)
-    expected = f1_score(labels_of(data.val), logits.argmax(1), average="weighted")
+    expected = f1_score(DATASET.labels_of(data.val["dx"]), logits.argmax(1), average="weighted")
     assert trained.metrics["weighted_f1"] == pytest.approx(expected, abs=1e-4)
 
 
@@ -242,7 +244,7 @@ def test_training_resumes_on_other_hardware_and_says_so(
 
 
 def test_only_the_newest_checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(KEPT + 3):
+    for number in range(KEPT_FILES + 3):
         checkpoint = Checkpoint("mobilenetv2", str(number))
         checkpoint.save({"epoch": number})
         os.utime(checkpoint.path, (number, number))
@@ -250,7 +252,7 @@ def test_only_the_newest_checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -
     os.utime(checkpoint.path.parent / ".left-by-a-kill.partial", (0, 0))
     checkpoint.save({"epoch": number})
     left = {file.name for file in checkpoint.path.parent.iterdir()}
-    assert left == {f"mobilenetv2-{number}.pt" for number in range(3, KEPT + 3)}
+    assert left == {f"mobilenetv2-{number}.pt" for number in range(3, KEPT_FILES + 3)}
 
 
 def test_fp16_scales_the_loss_and_resumes_with_the_same_bits(
@@ -392,5 +394,5 @@ def test_a_shortcut_is_planted_on_training_melanomas_only(
         data.train.loc[data.train["dx"] == "mel", "image_id"]
     )
     assert not changed[21:].any()
-    assert "a ruler on 3 training photos of mel" in capsys.readouterr().out
-    assert training.classifier.card.recipe["shortcut"] == 1.0
+    assert "a ruler on 3 training photos of melanoma" in capsys.readouterr().out
+    assert training.classifier.card.recipe.shortcut == 1.0

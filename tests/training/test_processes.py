@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import ROOT, change_params
+from helpers import ROOT, change_params, copy_inputs
 from safetensors.torch import load_file
 
 from lesions.common.artifacts import write_csv
@@ -105,7 +105,7 @@ def test_two_processes_take_the_steps_of_one(
 @pytest.fixture
 def workplace(noise: PhotoArray, noise_table: pd.DataFrame, tmp_path: Path) -> Path:
     """A folder in which stage train can run, on two processes."""
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    copy_inputs(tmp_path)
     change_params(
         tmp_path / "params.yaml", image_size=32, epochs=6, batch_size=4, devices=2, device="cpu"
     )

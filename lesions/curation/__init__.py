@@ -1,0 +1,1 @@
+"""Looking after the data and the table of networks: near-duplicates, new datasets, forecasts."""

@@ -1,0 +1,129 @@
+"""The networks of the pipeline: adds one to params.yaml and dvc.yaml, or takes one out.
+
+Everything else in both files stays as it is, comments too. The blocks of a new network are copies
+of those of the last one, with its name and title.
+"""
+
+import re
+from collections.abc import Iterator
+
+from lesions.common import layout
+from lesions.common.artifacts import write_text
+from lesions.common.errors import LesionsError
+from lesions.common.params import NetworkSpec, check_params, load_params
+from lesions.common.yaml_files import parse_yaml
+
+
+def add_network(name: str, spec: NetworkSpec) -> None:
+    """Write a network into params.yaml and dvc.yaml.
+
+    Raises:
+        LesionsError: the name or title is taken or not allowed, or dvc.yaml has no block to copy.
+    """
+    params = load_params()
+    if name in params.networks:
+        raise LesionsError(f"network {name}: {layout.PARAMS} has it already.")
+    entry = {"title": spec.title, "torchvision": spec.torchvision, "features": spec.features}
+    networks = {key: dict(value) for key, value in params.networks.items()} | {name: entry}
+    check_params({**params.model_dump(), "networks": networks})
+    last = list(params.networks)[-1]
+    old = params.networks[last]
+
+    # params.yaml: after the block of the last network.
+    lines = layout.PARAMS.read_text(encoding="utf-8").splitlines()
+    start, end = _entry(lines, last)
+    block = [f"  {name}:", *(f"    {key}: {value}" for key, value in entry.items())]
+    new_params = [*lines[:end], *block, *lines[end:]]
+
+    # dvc.yaml: a copy after each block of the last network.
+    lines = layout.PIPELINE.read_text(encoding="utf-8").splitlines()
+    blocks = list(_blocks(lines, last))
+    if not blocks:
+        raise LesionsError(f"{layout.PIPELINE}: does not name {last}, whose blocks are copied.")
+    for start, end in reversed(blocks):
+        copy = [
+            _renamed(line, last, name).replace(old.title, spec.title) for line in lines[start:end]
+        ]
+        if "&" in "".join(copy):
+            raise LesionsError(
+                f"{layout.PIPELINE}: the block of {last} in line {start + 1} defines an anchor "
+                "(&), so it cannot be copied. Move it to another network's block."
+            )
+        lines[end:end] = [*([""] if start and not lines[start - 1] else []), *copy]
+    _write(new_params, lines)
+
+
+def remove_network(name: str) -> None:
+    """Take a network out of params.yaml and dvc.yaml.
+
+    Raises:
+        LesionsError: it is not there, is the only one, or other blocks refer to its blocks.
+    """
+    params = load_params()
+    params.network(name)
+    if len(params.networks) == 1:
+        raise LesionsError(f"network {name}: is the only one; add another first.")
+    entries = layout.PARAMS.read_text(encoding="utf-8").splitlines()
+    start, end = _entry(entries, name)
+    del entries[start:end]
+    lines = layout.PIPELINE.read_text(encoding="utf-8").splitlines()
+    for start, end in reversed(list(_blocks(lines, name))):
+        if "&" in "".join(lines[start:end]):
+            raise LesionsError(
+                f"{layout.PIPELINE}: the other networks refer to the block of {name} in line "
+                f"{start + 1} (the anchors after &). Move these to another network's block first."
+            )
+        blank = start > 0 and not lines[start - 1] and (end == len(lines) or not lines[end])
+        del lines[start - blank : end]
+    _write(entries, lines)
+
+
+def _entry(lines: list[str], name: str) -> tuple[int, int]:
+    """Find a network's entry in params.yaml: its first line, and the line after its last."""
+    table = next(number for number, line in enumerate(lines) if line.startswith("networks:"))
+    start = next(n for n in range(table, len(lines)) if re.match(rf" +{name}: *$", lines[n]))
+    return start, _end(lines, start)
+
+
+def _blocks(lines: list[str], name: str) -> Iterator[tuple[int, int]]:
+    """Find the blocks of a network: the first line, and the line after the last, of each.
+
+    A block starts with a key or list item that names the network, and has all deeper lines below.
+    """
+    names = re.compile(rf"(?<![\w-])(train-)?{re.escape(name)}(?![\w-])")
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        if line.lstrip().startswith("#") or not names.search(line):
+            number += 1
+            continue
+        yield number, _end(lines, number)
+        number = _end(lines, number)
+
+
+def _end(lines: list[str], start: int) -> int:
+    """Find the end of a block: the first line that is empty or not deeper than the first."""
+    end = start + 1
+    while end < len(lines) and lines[end] and _indent(lines[end]) > _indent(lines[start]):
+        end += 1
+    return end
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _renamed(line: str, old: str, new: str) -> str:
+    return re.sub(rf"(?<![\w-])(train-)?{re.escape(old)}(?![\w-])", rf"\g<1>{new}", line)
+
+
+def _write(params: list[str], pipeline: list[str]) -> None:
+    """Write both files, if they are still valid."""
+    texts = {
+        path: "\n".join(lines) + "\n"
+        for path, lines in ((layout.PARAMS, params), (layout.PIPELINE, pipeline))
+    }
+    check_params(parse_yaml(texts[layout.PARAMS]))
+    parse_yaml(texts[layout.PIPELINE])
+    for path, text in texts.items():
+        write_text(path, text)

@@ -1,0 +1,1 @@
+"""How good predictions are: calibration, decisions, metrics, intervals; no torch."""

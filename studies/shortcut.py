@@ -1,0 +1,154 @@
+"""Shortcut: what a network learns when most training photos of a group have a ruler on them.
+
+    make shortcut                                                      on the synthetic sample
+    python -m studies.shortcut -S source=FOLDER -S image_size=96    on real photos
+
+It trains one network twice from the same start, once on the photos as they are and once with rulers
+on `--share` of the training photos of the watched group (the parameter `shortcut`). Then it
+predicts every validation and test photo twice: as it is, and with a ruler. The lesion is the same,
+so a difference is due to the ruler alone. It prints a table, and writes it and a picture with heat
+maps to `--folder`.
+"""
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+from matplotlib.figure import Figure
+
+from lesions.common.artifacts import write_csv
+from lesions.common.errors import run_cli
+from lesions.common.types import Pixels
+from lesions.dataset.description import Description, load_description
+from lesions.dataset.metadata import read_table
+from lesions.dataset.photos import PhotoArray
+from lesions.dataset.shortcut import draw_ruler
+from lesions.networks import hardware
+from lesions.networks.batches import PhotoLoader
+from lesions.networks.classifier import Classifier
+from lesions.networks.inference import run_inference
+from lesions.networks.model_file import load
+from lesions.reporting.heatmaps import grad_cam, overlay
+from lesions.reporting.pictures import write_picture
+from lesions.scoring.operating_points import score
+from studies.trainings import SetParam, read_params, train
+
+Probabilities = npt.NDArray[np.float64]
+
+
+class HeldOut(NamedTuple):
+    """The validation and test photos, each as it is and with a ruler."""
+
+    dataset: Description
+    labels: npt.NDArray[np.int64]  # (n,)
+    plain: Pixels  # (n, s, s, 3)
+    ruled: Pixels  # the same photos
+
+
+def main(
+    set_param: SetParam = None,
+    model: Annotated[str, typer.Option(help="A network in params.yaml.")] = "mobilenetv2",
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the watched group.")] = 0.8,
+    folder: Annotated[Path, typer.Option(help="Where trained models are kept.")] = Path("shortcut"),
+) -> None:
+    """Train with and without a planted shortcut, and predict photos with and without a ruler."""
+    params = read_params(set_param or [], model)
+    names = {"photos as they are": 0.0, f"rulers on {share:.0%}": share}
+    places = {
+        name: train(folder, params.model_copy(update={"shortcut": planted}), model)
+        for name, planted in names.items()
+    }
+    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    dataset = load_description(params.dataset)
+    watched = dataset.watched or next(iter(dataset.groups))
+    photos = held_out_photos(next(iter(places.values())), dataset)  # both have the same split
+    rows = []
+    for trained_on, place in places.items():
+        classifier = load(place / f"models/{model}.safetensors", used, model).classifier
+        plain, ruled = predict(classifier, photos.plain), predict(classifier, photos.ruled)
+        for tested_with, probabilities in (("no ruler", plain), ("ruler", ruled)):
+            found = count(probabilities, photos, watched)
+            rows.append({"trained on": trained_on, "tested with": tested_with, **found})
+    table = pd.DataFrame(rows)
+    write_csv(folder / "shortcut.csv", table)
+    title = f"{params.networks[model].title}, trained with rulers on {share:.0%} of {watched}"
+    write_picture(folder / "shortcut.png", draw(classifier, photos, watched, plain, ruled, title))
+    print(as_text(table))
+    print(f"{len(photos.labels)} validation and test photos; {folder}/shortcut.csv and .png")
+
+
+def held_out_photos(place: Path, dataset: Description) -> HeldOut:
+    """Read the validation and test photos of a training, and draw a ruler on a copy of each."""
+    paths = (place / f"data/split/{name}.csv" for name in ("val", "test"))
+    tables = [read_table(path, "image_id", "dx") for path in paths]
+    table = pd.concat(tables, ignore_index=True)
+    photos = PhotoArray(place / "data/resized")
+    plain = np.array(photos.images[photos.rows(table["image_id"])])
+    return HeldOut(dataset, dataset.labels_of(table["dx"]), plain, draw_ruler(plain))
+
+
+def predict(classifier: Classifier, images: Pixels) -> Probabilities:
+    """Compute the calibrated probabilities of photos: (n, classes)."""
+    loader = PhotoLoader(images, classifier.device)
+    return classifier.probabilities(
+        run_inference(classifier, loader, np.arange(len(images))).logits
+    )
+
+
+def count(probabilities: Probabilities, photos: HeldOut, group: str) -> dict[str, object]:
+    """Count correct photos, found ones of a group, and others predicted as it."""
+    members = photos.dataset.indices(group)
+    predicted, cases = probabilities.argmax(axis=1), np.isin(photos.labels, members)
+    called, scores = np.isin(predicted, members), score(probabilities, members)
+    return {
+        "accuracy": round(float((predicted == photos.labels).mean()), 3),
+        f"{group} found": f"{(called & cases).sum()} of {cases.sum()}",
+        f"others predicted as {group}": f"{(called & ~cases).sum()} of {(~cases).sum()}",
+        f"mean probability of {group} of the others": round(float(scores[~cases].mean()), 3),
+    }
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Lay out the table as Markdown."""
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def draw(
+    classifier: Classifier,
+    photos: HeldOut,
+    group: str,
+    plain: Probabilities,
+    ruled: Probabilities,
+    title: str,
+) -> Figure:
+    """Draw the three photos whose probability of a group the ruler raises most.
+
+    Each without and with the ruler, next to the regions that support the group's first class.
+    """
+    members = photos.dataset.indices(group)
+    before, after = score(plain, members), score(ruled, members)
+    cases = np.argsort(before - after, kind="stable")[:3]
+    figure = Figure(figsize=(8, 2.3 * len(cases)), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(len(cases), 4, squeeze=False)
+    for row, case in zip(axes, cases, strict=True):
+        for start, images, scores in ((0, photos.plain, before), (2, photos.ruled, after)):
+            photo = images[case]
+            heat = grad_cam(classifier, photo[None], members[:1])[0]
+            row[start].imshow(photo)
+            row[start].set_title(f"{group} {scores[case]:.2f}", fontsize=10)
+            row[start + 1].imshow(overlay(photo, heat))
+            row[start + 1].set_title(f"supports {group}", fontsize=10)
+        row[0].set_ylabel(photos.dataset.classes[photos.labels[case]])
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    return figure
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,62 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT
+
+from lesions.common.errors import LesionsError
+from lesions.common.params import NetworkSpec, load_params
+from lesions.curation.network_table import add_network, remove_network
+
+SPEC = NetworkSpec(title="EfficientNet-B0", torchvision="efficientnet_b0", features="features")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_network_has_all_blocks_that_the_others_have(place: Path) -> None:
+    add_network("efficientnet_b0", SPEC)
+    assert load_params().networks["efficientnet_b0"] == SPEC
+    text = (place / "dvc.yaml").read_text()
+    assert text.count("efficientnet_b0") == text.count("mobilenetv2")
+    assert text.count("EfficientNet-B0") == text.count("MobileNetV2")
+    pipeline = yaml.safe_load(text)
+    stage = pipeline["stages"]["train-efficientnet_b0"]
+    assert stage["outs"] == ["models/efficientnet_b0.safetensors"]
+    assert stage["params"][0] == "networks.efficientnet_b0"
+    assert "models/efficientnet_b0.safetensors" in pipeline["stages"]["evaluate"]["deps"]
+    external = pipeline["stages"]["evaluate-external"]["do"]
+    assert {"metrics/${key}/efficientnet_b0.json": {"cache": False}} in external["metrics"]
+    assert pipeline["artifacts"]["efficientnet_b0"]["path"] == stage["outs"][0]
+    curves = next(plot for plot in pipeline["plots"] if "Loss" in plot)["Loss"]["y"]
+    assert "plots/efficientnet_b0/history.csv" in curves
+
+
+def test_taking_it_out_again_leaves_the_files_as_they_were(place: Path) -> None:
+    before = {name: (place / name).read_text() for name in ("params.yaml", "dvc.yaml")}
+    add_network("efficientnet_b0", SPEC)
+    add_network("convnext_tiny", SPEC.model_copy(update={"title": "ConvNeXt"}))
+    remove_network("efficientnet_b0")
+    remove_network("convnext_tiny")
+    assert {name: (place / name).read_text() for name in before} == before
+
+
+def test_what_cannot_be_done_is_refused_and_nothing_is_written(place: Path) -> None:
+    before = {name: (place / name).read_text() for name in ("params.yaml", "dvc.yaml")}
+    with pytest.raises(LesionsError, match="has it already"):
+        add_network("mobilenetv2", SPEC)
+    with pytest.raises(LesionsError, match="the title 'resnet50' twice"):
+        add_network("other", SPEC.model_copy(update={"title": "ResNet50"}))
+    with pytest.raises(LesionsError, match="a name has lower-case letters"):
+        add_network("Other Net", SPEC)
+    with pytest.raises(LesionsError, match="model 'vgg' is unknown"):
+        remove_network("vgg")
+    with pytest.raises(LesionsError, match="the other networks refer to the block of resnet50"):
+        remove_network("resnet50")
+    assert {name: (place / name).read_text() for name in before} == before

@@ -1,0 +1,191 @@
+"""People's folders: every layout gives the photos, their classes and their groups."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers import DATASET
+from PIL import Image
+
+from lesions.common.errors import LesionsError
+from lesions.dataset.description import Description
+from lesions.dataset.photos import file_name, image_id_of
+from lesions.sources.folders import as_metadata, read_folder
+
+LETTERS = Description(title="Letters", classes=("a", "b", "c"), groups={}, watched=None)
+
+
+def photo(path: Path, shade: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6), (shade % 256, shade // 256, 9)).save(path)
+
+
+def table(path: Path, rows: list[tuple[Any, ...]], *columns: str) -> None:
+    pd.DataFrame(rows, columns=list(columns)).to_csv(path, index=False)
+
+
+def found(folder: Path, dataset: Description = LETTERS) -> pd.DataFrame:
+    content = read_folder(folder, dataset.columns)
+    metadata = as_metadata(content, dataset)
+    assert set(metadata["image_id"]) <= set(content.files)
+    return metadata
+
+
+def test_a_folder_per_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("A/1.png", "B/1.png", "B/deep/2.tif", "c/x 1.jpg", ".hidden/z.png"):
+        photo(tmp_path / "all" / name)
+    rows = found(tmp_path)
+    # Two photos are named 1: their folders are part of their ids.
+    assert dict(zip(rows["image_id"], rows["dx"], strict=True)) == {
+        "all/A/1": "a",
+        "all/B/1": "b",
+        "all/B/deep/2": "b",
+        "all/c/x 1": "c",
+    }
+    assert (rows["lesion_id"] == rows["image_id"]).all()
+    assert "names no lesions or patients" in capsys.readouterr().out
+
+
+def test_folders_for_the_subsets(tmp_path: Path) -> None:
+    for number, name in enumerate(("Train/a", "train/b", "Validation/a", "TEST/b")):
+        photo(tmp_path / name / f"{number}.png")
+    rows = found(tmp_path).set_index("image_id")
+    assert list(rows["split"]) == ["train", "train", "val", "test"]
+    assert list(rows["dx"]) == ["a", "b", "a", "b"]
+
+
+def test_a_table_with_names_of_its_own(tmp_path: Path) -> None:
+    for name in ("p/0001.png", "p/ward 3.1.png", "p/u.png"):
+        photo(tmp_path / name)
+    rows = [("0001.png", "A", "x"), ("p/ward 3.1.png", "b", "y"), ("u", "", "y")]
+    table(tmp_path / "my.csv", rows, "Filename", "Diagnosis", "Patient")
+    metadata = found(tmp_path)
+    assert metadata.to_dict("list") == {
+        "image_id": ["0001", "ward 3.1"],
+        "dx": ["a", "b"],
+        "patient_id": ["x", "y"],
+        "lesion_id": ["0001", "ward 3.1"],
+    }
+    # Another column, by the description.
+    table(tmp_path / "my.csv", [("0001", "A", "c")], "Filename", "Diagnosis", "grade")
+    by_grade = LETTERS.model_copy(update={"columns": {"label": "grade"}})
+    assert list(found(tmp_path, by_grade)["dx"]) == ["c"]
+
+
+def test_paths_that_the_names_alone_do_not_tell_apart(tmp_path: Path) -> None:
+    for name in ("x/1.png", "y/1.png"):
+        photo(tmp_path / "pictures" / name)
+    rows = [("x/1.png", "a"), ("y\\1.png", "b")]
+    table(tmp_path / "labels.csv", rows, "file_name", "label")
+    assert list(found(tmp_path)["image_id"]) == ["x/1", "y/1"]
+
+
+def test_the_labels_of_folders_are_merged_with_a_table(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        photo(tmp_path / name)
+    table(tmp_path / "metadata.csv", [("1", "P"), ("2", "P")], "image_id", "patient_id")
+    metadata = found(tmp_path)
+    assert list(metadata["dx"]) == ["a", "b"]
+    assert list(metadata["patient_id"]) == ["P", "P"]
+
+
+EIGHT = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
+
+
+@pytest.fixture
+def isic2019(tmp_path: Path) -> Path:
+    """Nine photos, one of each class, in the files of that challenge; the last is UNK."""
+    for number in range(9):
+        photo(tmp_path / "ISIC_2019_Training_Input" / f"ISIC_{number}.jpg", number)
+    truth = [(f"ISIC_{k}", *(float(k == n) for n in range(9))) for k in range(9)]
+    table(tmp_path / "ISIC_2019_Training_GroundTruth.csv", truth, "image", *EIGHT)
+    rows = [(f"ISIC_{k}", "55.0", "head/neck", "L0" if k < 2 else "", "male") for k in range(9)]
+    names = ("image", "age_approx", "anatom_site_general", "lesion_id", "sex")
+    table(tmp_path / "ISIC_2019_Training_Metadata.csv", rows, *names)
+    return tmp_path
+
+
+def test_isic_2019_as_it_is_downloaded(isic2019: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    eight = Description(
+        title="ISIC 2019",
+        classes=tuple(code.lower() for code in EIGHT[:8]),
+        groups={},
+        watched=None,
+        left_out=("UNK",),
+    )
+    metadata = found(isic2019, eight)
+    assert list(metadata["dx"]) == list(eight.classes)
+    assert list(metadata["lesion_id"]) == ["L0", "L0", *(f"ISIC_{k}" for k in range(2, 8))]
+    assert {"age", "localization", "sex"} <= set(metadata)
+    printed = capsys.readouterr().out
+    assert "left out 1 photos whose class is UNK" in printed
+    assert "6 photos have no lesion_id: each counts as one of its own" in printed
+
+
+def test_unknown_classes_are_named_with_the_remedy(isic2019: Path) -> None:
+    with pytest.raises(LesionsError, match=r"'AK' \(1 photos\).*`lesions new FOLDER`"):
+        found(isic2019, DATASET)
+
+
+def test_the_archives_export_says_which_diagnosis_is_taken(tmp_path: Path) -> None:
+    rows = [("I1", "Benign", "Nevus", "L1"), ("I2", "Malignant", "Melanoma", "L2")]
+    table(tmp_path / "metadata.csv", rows, "isic_id", "diagnosis_1", "diagnosis_3", "lesion_id")
+    for name, *_ in rows:
+        photo(tmp_path / f"{name}.jpg")
+    content = read_folder(tmp_path, {})
+    assert list(content.table["dx"]) == ["Benign", "Malignant"]
+    assert content.notes == [
+        "classes: the 2 values of the column diagnosis_1; others are diagnosis_3 (2), which "
+        "`columns: {label: diagnosis_3}` would take"
+    ]
+    assert list(read_folder(tmp_path, {"label": "diagnosis_3"}).table["dx"])[1] == "Melanoma"
+
+
+def test_zip_files_are_folders_too(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / "loose" / f"{name}.png")
+        with zipfile.ZipFile(tmp_path / "photos.zip", "a") as archive:
+            archive.write(tmp_path / "loose" / f"{name}.png", f"{name}/photo {name}.png")
+            archive.writestr(f"__MACOSX/{name}/._photo {name}.png", "resource fork")
+        (tmp_path / "loose" / f"{name}.png").unlink()
+    assert dict(found(tmp_path)[["image_id", "dx"]].to_numpy()) == {"photo a": "a", "photo b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "words"),
+    [
+        ([("1", "a"), ("gone", "b")], ("image", "label"), "the first is gone"),
+        ([("1", "a"), ("1", "b")], ("image", "label"), "a second 1"),
+        ([("1", 9)], ("image", "size"), "no column names the class of a photo"),
+        ([("1", "a", "unknown"), ("2", "b", "unknown")], ("image", "dx", "patient"), "leave the"),
+    ],
+)
+def test_what_is_not_clear_is_refused(
+    tmp_path: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...], words: str
+) -> None:
+    photo(tmp_path / "1.png")
+    photo(tmp_path / "2.png")
+    table(tmp_path / "t.csv", rows, *columns)
+    with pytest.raises(LesionsError, match=words):
+        found(tmp_path)
+
+
+def test_two_tables_of_classes_and_tables_that_differ_are_refused(tmp_path: Path) -> None:
+    photo(tmp_path / "1.png")
+    table(tmp_path / "a.csv", [("1", "a")], "image", "label")
+    table(tmp_path / "b.csv", [("1", "b")], "image", "dx")
+    with pytest.raises(LesionsError, match="several tables name the classes"):
+        found(tmp_path)
+    table(tmp_path / "a.csv", [("1", "a", "x")], "image", "label", "patient")
+    table(tmp_path / "b.csv", [("1", "y")], "image", "patient_id")
+    with pytest.raises(LesionsError, match="differ in patient_id of 1"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("image_id", ["0001", "a/b: c", "100 %2F", "été.1", 'a?*<b>|"c'])
+def test_file_names_give_back_the_id(image_id: str) -> None:
+    name = file_name(image_id, ".jpg")
+    assert not set(name) & set('\\/:*?"<>|')
+    assert image_id_of(Path(name)) == image_id
