@@ -1,1 +1,1 @@
-"""Train and compare networks that classify skin lesions; the folders follow the pipeline."""
+"""Train and compare networks that classify photos; the folders follow the pipeline."""

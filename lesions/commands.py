@@ -337,7 +337,9 @@ def new(
     name: Annotated[
         str | None, typer.Option(help="Write datasets/NAME.yaml; by default the folder's name.")
     ] = None,
-    check: Annotated[bool, typer.Option(help="Only look; write nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option(help="Only look; with the `columns` of that file, if it is there.")
+    ] = False,
 ) -> None:
     """Look at a FOLDER of photos, describe it in datasets/, and say what to type."""
     from lesions.curation import new_dataset
@@ -345,11 +347,14 @@ def new(
     params = load_params()
     if not folder.is_dir():
         raise LesionsError(f"{folder}: is not a folder. Name one with photos.")
-    path = None if check else new_dataset.path_of(folder, name)
-    proposal = new_dataset.propose(folder, params)
+    path = new_dataset.path_of(folder, name)
+    if path.exists() and not check:
+        raise LesionsError(f"{path}: exists. Choose another --name, or look only: --check.")
+    columns = load_description(str(path)).columns if path.exists() else {}
+    proposal = new_dataset.propose(folder, params, columns)
     photos = new_dataset.check_photos(proposal.files)
     print(new_dataset.report(proposal, photos, params))
-    if path is None:
+    if check:
         return
     new_dataset.write_description(path, proposal)
     print(f"\nwritten: {path}. Read it, and fill in what is not stated.", flush=True)

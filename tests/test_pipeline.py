@@ -163,7 +163,9 @@ def test_pairs_of_photos_of_one_lesion_stay_together_and_are_a_dependency(projec
     pairs = project / "pairs.csv"
     pairs.write_text(f"image_id,same_lesion_as\n{','.join(pair)}\n")
     change_params(project / "params.yaml", same_lesion="pairs.csv")
-    assert "1 of 1 pairs are among these photos" in dvc(project, "repro", "split")
+    assert "1 of the 1 listed pairs of photos of one lesion are here" in dvc(
+        project, "repro", "split"
+    )
     train = pd.read_csv(project / "data/split/train.csv").set_index("image_id")
     assert train.loc[pair, "lesion_id"].nunique() == 1
     assert "split" not in json.loads(dvc(project, "status", "--json", "split"))

@@ -22,7 +22,7 @@ from lesions.common.names import safe_text
 from lesions.common.params import Holdout, Params
 from lesions.common.progress import progress
 from lesions.common.threads import thread_pool
-from lesions.dataset.description import FOLDER, NOT_STATED, RESERVED, Description, normalise
+from lesions.dataset.description import FOLDER, NOT_STATED, RESERVED, Description, Role, normalise
 from lesions.dataset.metadata import group_word, groups_of
 from lesions.dataset.photos import decode
 from lesions.dataset.splits import SUBSETS, prove, split
@@ -60,17 +60,18 @@ class Proposal:
     problem: str  # why it cannot
 
 
-def propose(folder: Path, params: Params) -> Proposal:
+def propose(folder: Path, params: Params, columns: Mapping[Role, str]) -> Proposal:
     """Read a folder and describe it.
 
     Args:
         folder: of photos, as `read_folder` reads it.
+        columns: what its tables call some columns; others are recognised.
         params: for the shares of the split.
 
     Raises:
         LesionsError: it has no photos, or fewer than two classes.
     """
-    content = read_folder(folder, {})
+    content = read_folder(folder, columns)
     dataset, notes = _describe(folder, content)
     metadata = as_metadata(content, dataset)
     holdout: Holdout = "given" if "split" in metadata else "any-lesion"
@@ -86,8 +87,8 @@ def propose(folder: Path, params: Params) -> Proposal:
         )
     except LesionsError as error:
         problem = str(error)
-    columns = ", ".join(f"{role}: {name}" for role, name in content.columns.items())
-    assumed = [*content.notes, *([f"columns: {columns}"] if columns else []), *notes]
+    taken = ", ".join(f"{role}: {name}" for role, name in content.columns.items())
+    assumed = [*content.notes, *([f"columns: {taken}"] if taken else []), *notes]
     return Proposal(folder, dataset, metadata, content.files, assumed, holdout, subsets, problem)
 
 
@@ -238,20 +239,17 @@ def _some(names: list[str]) -> str:
 
 
 def path_of(folder: Path, name: str | None) -> Path:
-    """Choose the file of the description; never one that exists.
+    """Choose the file of the description.
 
     Raises:
-        LesionsError: it exists, or the name is not allowed.
+        LesionsError: the name is not allowed.
     """
     chosen = name or re.sub(r"[^a-z0-9]+", "_", folder.resolve().name.lower()).strip("_") or "mine"
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", chosen):
         raise LesionsError(
             f"--name {chosen}: lower-case letters, digits, _ and - are allowed, at most 41."
         )
-    path = FOLDER / f"{chosen}.yaml"
-    if path.exists():
-        raise LesionsError(f"{path}: exists. Choose another: --name NAME.")
-    return path
+    return FOLDER / f"{chosen}.yaml"
 
 
 def write_description(path: Path, proposal: Proposal) -> None:

@@ -254,7 +254,10 @@ def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
     listed, ids = read_pairs(path), set(table["image_id"])
     found = [pair for pair in listed if ids.issuperset(pair)]
     if listed:
-        print(f"{path}: {len(found)} of {len(listed)} pairs are among these photos")
+        print(
+            f"{len(found)} of the {len(listed)} listed pairs of photos of one lesion are here "
+            f"({path})"
+        )
     return found
 
 

@@ -93,13 +93,16 @@ def mcnemar(a: Predictions, b: Predictions) -> dict[str, float]:
     return {"only_first": only_first, "only_second": only_second, "p": p}
 
 
-def verdicts(table: pd.DataFrame, photos: int, starts: Mapping[str, str]) -> list[str]:
+def verdicts(
+    table: pd.DataFrame, photos: int, starts: Mapping[str, str], groups: str = "lesion"
+) -> list[str]:
     """Say in one sentence per pair of models what the comparison shows.
 
     Args:
         table: from `compare`, with the titles of models.
         photos: how many photos were predicted.
         starts: title of each model to the weights that its training started from.
+        groups: what was resampled: lesion or patient.
     """
     sentences = []
     for key, pair in table.groupby(["first", "second"], sort=False):
@@ -115,7 +118,7 @@ def verdicts(table: pd.DataFrame, photos: int, starts: Mapping[str, str]) -> lis
             parts.append(f"{a} and {b} do not differ significantly in {names}")
         if len(unknown):
             names = _join(list(unknown["title"]))
-            parts.append(f"{a} and {b} differ on too few lesions to compare {names}")
+            parts.append(f"{a} and {b} differ on too few {groups}s to compare {names}")
         sentences.append(f"On these {photos:,} test photos, {'; '.join(parts)}.")
         if starts[a] != starts[b]:
             sentences[-1] += (

@@ -68,7 +68,7 @@ class Evaluation:
     def verdicts(self) -> list[str]:
         """Say what the comparison shows, one sentence per pair of models."""
         starts = {self.titles[name]: start for name, start in self.starts.items()}
-        return verdicts(self.titled_comparison(), self.photos, starts)
+        return verdicts(self.titled_comparison(), self.photos, starts, self.leak.word)
 
 
 def evaluate(

@@ -110,9 +110,7 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         run=describe_run(),
         models=[_describe_model(model, card) for model, card in cards.items()],
         leaking=[leak.warning for leak in leaks if leak],
-        verdicts=verdicts(pd.DataFrame(test.comparison, dtype=object), test.photos, starts)
-        if test.comparison
-        else [],
+        verdicts=_verdicts(test, starts, leaks[0].word),
         test=test,
         external_tests=[_read_test_set(name, layout.plots(name)) for name in external_tests],
         photos=_count_split({"train": train, "val": val, "test": tested}, dataset),
@@ -120,6 +118,13 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         audit={str(k): int(n) for k, n in read_csv(layout.AUDIT)["finding"].value_counts().items()},
         parameters=parameters_of_last_run(),
     )
+
+
+def _verdicts(test: TestSet, starts: dict[str, str], groups: str) -> list[str]:
+    """Say what the comparison shows; nothing with one model."""
+    if not test.comparison:
+        return []
+    return verdicts(pd.DataFrame(test.comparison, dtype=object), test.photos, starts, groups)
 
 
 def _read_test_set(name: str, folder: Path) -> TestSet:

@@ -1,4 +1,4 @@
-"""People's folders: photos, tables and folder names in any of the usual layouts, as one table.
+"""Users' folders: photos, tables and folder names in any of the usual layouts, as one table.
 
 A folder is read in this order:
 
@@ -34,6 +34,7 @@ from lesions.dataset.splits import SUBSET_NAMES
 from lesions.sources.catalogue import WITHOUT_PHOTO
 from lesions.sources.files import PhotoFile, by_name, photos_in_folder, walk
 
+TABLES = (".csv", ".tab", ".tsv", ".xls", ".xlsx", ".ods")
 METADATA_NAMES = (
     *("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab"),
     "metadata.csv",
@@ -102,9 +103,14 @@ def read_folder(folder: Path, columns: Mapping[Role, str]) -> Content:
             f"{folder}: has no photos (files ending in {', '.join(ENDINGS)}). {LAYOUTS}"
         )
     tables = find_tables(folder, columns)
-    if not tables:
-        return _by_folders(folder, photos)
-    return combine(str(folder), photos, tables, columns)
+    content = (
+        combine(str(folder), photos, tables, columns) if tables else _by_folders(folder, photos)
+    )
+    # A table that is not recognised must not be missed in silence.
+    others = [path for path in walk(folder) if path.suffix.lower() in TABLES and path not in tables]
+    for path in others[:5]:
+        content.notes.append(f"not used: {path}, {_why_not(path)}")
+    return content
 
 
 def combine(
@@ -169,6 +175,19 @@ def combine(
     return Content(table, files, str(first.path), taken, notes)
 
 
+def _why_not(path: Path) -> str:
+    """Say why a table is not used."""
+    if path.suffix.lower() not in (".csv", ".tab"):
+        return "which is not CSV. Save it as CSV, UTF-8, separated by commas"
+    names = _header(path)
+    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
+        return "whose columns are not separated by commas. Save it as CSV, separated by commas"
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    return (
+        f"none of whose columns ({shown}) is known to name photos; `columns: {{image: NAME}}` does"
+    )
+
+
 def find_tables(folder: Path, columns: Mapping[Role, str]) -> list[Path]:
     """Find the tables of a folder that name photos.
 
@@ -221,6 +240,7 @@ def _read(path: Path, columns: Mapping[Role, str]) -> _Parsed:
         raise LesionsError(f"{path}: has no rows. One row per photo is expected.")
     found = _recognise(list(raw.columns), columns)
     notes: list[str] = []
+    classes: set[str] = set()  # the columns of 0 and 1
     others = [name for name in raw.columns if name not in found.values()]
     kept = {name: OWN_NAMES[role] for role, name in found.items()}
     table = raw[[name for name in raw.columns if name in kept]].rename(columns=kept)
@@ -233,8 +253,12 @@ def _read(path: Path, columns: Mapping[Role, str]) -> _Parsed:
                 f"`columns: {{label: {alternatives[0]}}}` would take"
             )
     elif one_hot := _one_hot(path, raw[others]):
-        table["dx"] = one_hot
+        table["dx"], classes = one_hot, set(others)
         notes.append(f"classes: the columns of 0 and 1 in {path.name}")
+    unused = [name for name in others if name not in classes and not _is_label(name)]
+    if unused:
+        shown = ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else "")
+        notes.append(f"not used: the columns {shown} of {path.name}")
     return _Parsed(path, table, found, notes)
 
 
@@ -290,14 +314,22 @@ def _without_ending(name: str) -> str:
 
 
 def _by_path(photos: Iterable[PhotoFile], keys: "pd.Series[str]") -> dict[str, PhotoFile]:
-    """Find the photos of some paths: as long as a path is, it must be the end of the photo's."""
+    """Find the photos of some paths: as long as a path is, it must be the end of the photo's.
+
+    Raises:
+        LesionsError: a path is the end of those of two photos.
+    """
+    wanted, found = set(keys), dict[str, PhotoFile]()
     lengths = {len(PurePosixPath(key).parts) for key in keys}
-    ends = {
-        "/".join((*photo.folders, photo.name)[-length:]): photo
-        for photo in photos
-        for length in lengths
-    }
-    return {key: ends[key] for key in keys if key in ends}
+    for photo in photos:
+        for length in lengths:
+            key = "/".join((*photo.folders, photo.name)[-length:])
+            if key in wanted and found.setdefault(key, photo) is not photo:
+                raise LesionsError(
+                    f"{found[key].place} and {photo.place} are both {key} of the table. Write "
+                    "longer paths into the table."
+                )
+    return found
 
 
 def _refuse_missing(origin: str, ids: "pd.Series[str]", files: Mapping[str, PhotoFile]) -> None:

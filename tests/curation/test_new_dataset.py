@@ -53,7 +53,7 @@ def test_looking_writes_nothing_and_says_what_was_found(place: Path) -> None:
 
 
 def test_the_description_is_written_once_and_read_back(place: Path) -> None:
-    proposal = new_dataset.propose(place / "My Photos", PARAMS)
+    proposal = new_dataset.propose(place / "My Photos", PARAMS, {})
     path = new_dataset.path_of(place / "My Photos", None)
     assert path == Path("datasets/my_photos.yaml")
     new_dataset.write_description(path, proposal)
@@ -67,7 +67,7 @@ def test_the_description_is_written_once_and_read_back(place: Path) -> None:
 
 
 def test_the_command_that_is_printed_names_everything(place: Path) -> None:
-    proposal = new_dataset.propose(place / "My Photos", PARAMS)
+    proposal = new_dataset.propose(place / "My Photos", PARAMS, {})
     command = new_dataset.command(Path("datasets/x.yaml"), proposal, {"epochs": 4})
     source = place / "My Photos"
     assert command == (
@@ -99,7 +99,7 @@ def test_labels_of_any_letters_become_classes(place: Path) -> None:
         Image.new("RGB", (9, 9)).save(folder / f"{number}.png")
         rows.append((number, label))
     pd.DataFrame(rows, columns=["image", "label"]).to_csv(folder / "t.csv", index=False)
-    dataset = new_dataset.propose(folder, PARAMS).dataset
+    dataset = new_dataset.propose(folder, PARAMS, {}).dataset
     assert dataset.titles == {"a_b": "a/b", "nevus": "Nevus", "class_3": "Мел"}
     assert dataset.left_out == ("UNK",)
 

@@ -38,7 +38,7 @@ def test_only_the_pairs_whose_photos_are_there_count(
     file = tmp_path / "pairs.csv"
     file.write_text("image_id,same_lesion_as\nP_mel_0_0,P_nv_0_0\nP_mel_0_0,gone\n")
     assert pairs_in(table, file) == [("P_mel_0_0", "P_nv_0_0")]
-    assert "1 of 2 pairs are among these photos" in capsys.readouterr().out
+    assert "1 of the 2 listed pairs of photos of one lesion are here" in capsys.readouterr().out
 
 
 def test_dataverse_tab_file(tmp_path: Path, table: pd.DataFrame) -> None:
