@@ -4,6 +4,7 @@ Everything else in both files stays as it is, comments too. The blocks of a new 
 of those of the last one, with its name and title.
 """
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -32,7 +33,7 @@ def add_network(name: str, spec: NetworkSpec) -> None:
     # params.yaml: after the block of the last network.
     lines = layout.PARAMS.read_text(encoding="utf-8").splitlines()
     start, end = _entry(lines, last)
-    block = [f"  {name}:", *(f"    {key}: {value}" for key, value in entry.items())]
+    block = [f"  {name}:", *(f"    {key}: {_quoted(value)}" for key, value in entry.items())]
     new_params = [*lines[:end], *block, *lines[end:]]
 
     # dvc.yaml: a copy after each block of the last network.
@@ -80,9 +81,15 @@ def remove_network(name: str) -> None:
 
 def _entry(lines: list[str], name: str) -> tuple[int, int]:
     """Find a network's entry in params.yaml: its first line, and the line after its last."""
-    table = next(number for number, line in enumerate(lines) if line.startswith("networks:"))
-    start = next(n for n in range(table, len(lines)) if re.match(rf" +{name}: *$", lines[n]))
-    return start, _end(lines, start)
+    inside = False
+    for number, line in enumerate(lines):
+        inside = line.startswith("networks:") or (inside and line[:1] in ("", " ", "#"))
+        if inside and re.match(rf" +{name}: *(#.*)?$", line):
+            return number, _end(lines, number)
+    raise LesionsError(
+        f"{layout.PARAMS}: {name} has no lines of its own under `networks:`. Write each network as "
+        "the others are in the published file: its name, and its keys below."
+    )
 
 
 def _blocks(lines: list[str], name: str) -> Iterator[tuple[int, int]]:
@@ -109,6 +116,12 @@ def _end(lines: list[str], start: int) -> int:
     return end
 
 
+def _quoted(value: object) -> str:
+    """Write a value for YAML: quoted, unless it is one word."""
+    text = str(value)
+    return text if re.fullmatch(r"[A-Za-z]\w*|\d+", text) else json.dumps(text, ensure_ascii=False)
+
+
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
@@ -123,7 +136,13 @@ def _write(params: list[str], pipeline: list[str]) -> None:
         path: "\n".join(lines) + "\n"
         for path, lines in ((layout.PARAMS, params), (layout.PIPELINE, pipeline))
     }
-    check_params(parse_yaml(texts[layout.PARAMS]))
-    parse_yaml(texts[layout.PIPELINE])
+    try:
+        check_params(parse_yaml(texts[layout.PARAMS]))
+        parse_yaml(texts[layout.PIPELINE])
+    except ValueError as error:
+        raise LesionsError(
+            f"{layout.PARAMS}, {layout.PIPELINE}: would not be valid YAML ({error}). Nothing is "
+            "changed; add the lines by hand."
+        ) from None
     for path, text in texts.items():
         write_text(path, text)

@@ -22,7 +22,15 @@ from lesions.common.names import safe_text
 from lesions.common.params import Holdout, Params
 from lesions.common.progress import progress
 from lesions.common.threads import thread_pool
-from lesions.dataset.description import FOLDER, NOT_STATED, RESERVED, Description, Role, normalise
+from lesions.dataset.description import (
+    FOLDER,
+    NOT_STATED,
+    RESERVED,
+    Description,
+    Role,
+    check_description,
+    normalise,
+)
 from lesions.dataset.metadata import group_word, groups_of
 from lesions.dataset.photos import decode
 from lesions.dataset.splits import SUBSETS, prove, split
@@ -113,18 +121,16 @@ def _describe(folder: Path, content: Content) -> tuple[Description, list[str]]:
             notes.append(f"{' and '.join(spellings)} are one class")
     if left_out:
         notes.append(f"left_out: {', '.join(left_out)}")
-    return (
-        Description(
-            title=folder.resolve().name,
-            classes=tuple(titles),
-            titles=titles,
-            groups={},
-            watched=None,
-            columns=content.columns,
-            left_out=tuple(left_out),
-        ),
-        notes,
-    )
+    values = {
+        "title": folder.resolve().name,
+        "classes": list(titles),
+        "titles": titles,
+        "groups": {},
+        "watched": None,
+        "columns": dict(content.columns),
+        "left_out": left_out,
+    }
+    return check_description(Path(content.place), values), notes
 
 
 def _code(label: str, number: int, taken: dict[str, str]) -> str:
@@ -252,12 +258,24 @@ def path_of(folder: Path, name: str | None) -> Path:
     return FOLDER / f"{chosen}.yaml"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes all but plain words: YAML 1.2 reads 1e5 as a number, YAML 1.1 as text."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if re.fullmatch(r"[A-Za-z_][\w .,/-]*", text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent)
+
+
 def write_description(path: Path, proposal: Proposal) -> None:
     """Write the description, with comments on what to fill in."""
     dataset = proposal.dataset
     groups = f"{{must_find: [{dataset.classes[0]}]}}"
-    dump = lambda values: yaml.safe_dump(  # noqa: E731
-        values, sort_keys=False, allow_unicode=True, width=100
+    dump = lambda values: yaml.dump(  # noqa: E731
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
     text = f"""# Written by `lesions new`; datasets/README.md explains every key.
 {dump({"title": dataset.title})}\

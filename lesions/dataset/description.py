@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lesions.common.errors import LesionsError
 from lesions.common.params import Name
 from lesions.common.types import Labels
-from lesions.common.yaml_files import key_of, read_yaml
+from lesions.common.yaml_files import check_values, key_of, read_yaml
 
 FOLDER = Path("datasets")
 NOT_STATED = "not stated"
@@ -26,10 +26,12 @@ PALETTE = (
     *("#e69f00", "#56b4e9", "#009e73", "#d55e00"),
     *("#0072b2", "#cc79a7", "#f0e442", "#000000"),
 )
-# Columns of predictions.csv and of `lesions predict --csv`, next to those of the classes.
+# Columns of predictions.csv, of other results and of `lesions predict --csv`, which stand next to
+# those of the classes and groups.
 RESERVED = {
     *("image_id", "lesion_id", "patient_id", "actual", "predicted", "confidence", "model", "row"),
-    *("photo", "refer", "low_confidence", "out_of_distribution"),
+    *("photo", "refer", "low_confidence", "out_of_distribution", "dx", "group", "first", "second"),
+    *("metric", "title", "decision"),
 }
 
 Words = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -118,9 +120,11 @@ class Description(BaseModel):
                 raise ValueError(
                     f"groups.{group} has every class, or one twice: a group is some of the classes"
                 )
-            if group == "roc" or (group in self.classes and codes != (group,)):
+            is_class = group in self.classes and codes != (group,)
+            if group == "roc" or group in RESERVED or is_class:
                 raise ValueError(
-                    f"groups.{group} has the name of a metric or of a class: choose another"
+                    f"groups.{group} has the name of a metric, of a class or of a column of the "
+                    "results: choose another"
                 )
         if self.watched is not None and self.watched not in self.groups:
             known = ", ".join(self.groups) or "none"
@@ -175,18 +179,29 @@ class Description(BaseModel):
         return None
 
     def labels_of(self, classes: "Iterable[str] | pd.Series[str]") -> Labels:
-        """Turn classes into their indices: (n,) int64."""
+        """Turn classes into their indices: (n,) int64.
+
+        Raises:
+            LesionsError: one is not a class of the dataset.
+        """
         index = {code: number for number, code in enumerate(self.classes)}
+        if unknown := sorted(set(classes) - set(index)):
+            raise LesionsError(
+                f"{unknown[0]!r} is not a class of {self.title}, which has {self._known()}. "
+                "`dvc repro` makes the tables and models of one dataset."
+            )
         return np.array([index[code] for code in classes], dtype=np.int64)
 
 
 def normalise(label: str) -> str:
-    """Write a label so that case, spaces and signs make no difference.
+    """Write a label so that case, spaces and signs make no difference, but for those of numbers.
 
     >>> normalise("Basal-Cell  Carcinoma")
     'basal cell carcinoma'
+    >>> normalise("HER2+"), normalise("HER2-"), normalise("-1"), normalise("<5")
+    ('her2+', 'her2-', '-1', '<5')
     """
-    return re.sub(r"[\W_]+", " ", label.casefold()).strip()
+    return re.sub(r"(?:(?![+<>≤≥]|(?<!\S)-(?=\d)|(?<=\S)-$)[\W_])+", " ", label.casefold()).strip()
 
 
 def _palette(count: int) -> list[str]:
@@ -211,6 +226,15 @@ def load_description(name: str) -> Description:
             f"dataset: {path}: not found; here are {known}. `lesions new FOLDER` writes one."
         )
     return read_yaml(path, Description, "datasets/README.md explains every key.", _explain)
+
+
+def check_description(place: Path, values: dict[str, Any]) -> Description:
+    """Check the keys of a description; `place` is named in errors.
+
+    Raises:
+        LesionsError: as `load_description`.
+    """
+    return check_values(place, values, Description, _explain)
 
 
 def _explain(error: dict[str, Any]) -> str | None:

@@ -40,16 +40,15 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
     Raises:
         LesionsError: the file is missing, is not such a table or lacks a column.
     """
-    separator = "\t" if path.suffix == ".tab" else ","
+    separator = separator_of(path)
     try:
-        with path.open("rb") as file:
-            header = file.readline(MAX_HEADER).partition(b"\r")[0]
-        if (count := header.count(separator.encode()) + 1) > MAX_COLUMNS:
-            raise LesionsError(f"{path}: {count:,} columns; at most {MAX_COLUMNS} are allowed.")
-        names = [name.strip(b"\"' ") for name in header.strip().split(separator.encode())]
+        names = read_header(path)
+        if len(names) > MAX_COLUMNS:
+            raise LesionsError(
+                f"{path}: {len(names):,} columns; at most {MAX_COLUMNS} are allowed."
+            )
         if twice := [name for name in names if name and names.count(name) > 1]:
-            column = twice[0].decode("utf-8", "replace")
-            raise LesionsError(f"{path}: has the column {column} more than once. Keep one.")
+            raise LesionsError(f"{path}: has the column {twice[0]} more than once. Keep one.")
         with warnings.catch_warnings():
             # Rows longer than the header are an error, not a warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -83,6 +82,22 @@ def read_table(path: Path, *columns: str, only: Sequence[str] | None = None) -> 
             f"{', '.join(columns)}. {SAVE_AS}"
         )
     return table if only is None else table[[name for name in table.columns if name in only]]
+
+
+def separator_of(path: Path) -> str:
+    """Say what separates the columns of a table: tabs if it ends in .tab, otherwise commas."""
+    return "\t" if path.suffix.lower() == ".tab" else ","
+
+
+def read_header(path: Path) -> list[str]:
+    """Read the names of a table's columns, without reading the table."""
+    with path.open("rb") as file:
+        line = file.readline(MAX_HEADER).partition(b"\r")[0].decode("utf-8-sig", "replace")
+    try:
+        names = next(csv.reader([line], delimiter=separator_of(path)), [])
+    except csv.Error:  # a name of over 128 kB, for example
+        return []
+    return [name.strip(INVISIBLE) for name in names]
 
 
 def read_metadata(path: Path, classes: Sequence[str]) -> pd.DataFrame:
@@ -140,7 +155,7 @@ def check_metadata(table: pd.DataFrame, place: str, classes: Sequence[str]) -> p
         )
     if "age" in table:
         age = pd.to_numeric(table["age"], errors="coerce")
-        valid = age.between(0, 120) | table["age"].str.casefold().isin(("", "unknown", "nan"))
+        valid = age.between(0, 120) | table["age"].str.casefold().isin(("", *PLACEHOLDERS))
         refuse(~valid, "age {age!r}", "years from 0 to 120, or nothing, are allowed")
 
     # Values that must differ, or must not.
@@ -157,6 +172,13 @@ def check_metadata(table: pd.DataFrame, place: str, classes: Sequence[str]) -> p
         placeholder = table[column].str.casefold().isin(set(PLACEHOLDERS) - numbers)
         allowed = f"give every {column.removesuffix('_id')} its own id, or leave the cell empty"
         refuse(placeholder & (photos > 1), f"{column} {{{column}}}", allowed)
+    if "patient_id" in table:
+        patients = table.groupby("lesion_id")["patient_id"].transform("nunique")
+        refuse(
+            patients > 1,
+            "lesion_id {lesion_id} of patient_id {patient_id} and of another",
+            "a lesion is of one patient",
+        )
     return table.sort_values("image_id", ignore_index=True)
 
 
@@ -183,13 +205,14 @@ def group_word(table: pd.DataFrame) -> str:
     """Say what the groups are: patient, lesion, or photo if each photo is a group."""
     if group_column(table) == "patient_id":
         return "patient"
-    return "photo" if table["lesion_id"].isin(table["image_id"]).all() else "lesion"
+    named = table["lesion_id"][table["lesion_id"] == table["image_id"]]
+    return "photo" if table["lesion_id"].isin(named).all() else "lesion"
 
 
 def refuse_short_rows(path: Path) -> None:
     """Refuse rows with fewer values than the header, which pandas would fill up."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix == ".tab" else ",")
+        rows = csv.reader(file, delimiter=separator_of(path))
         try:
             count = len(next(rows, []))
             for number, row in enumerate(rows, start=2):

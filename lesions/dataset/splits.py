@@ -228,7 +228,7 @@ class Leak(NamedTuple):
     leaking: int
     photos: int
     subset: str  # "validation" or "test"
-    word: str  # lesion or patient
+    word: str  # lesion or patient; photo if the source names neither
 
     def __bool__(self) -> bool:
         """Say whether there are any."""
@@ -238,6 +238,16 @@ class Leak(NamedTuple):
     def metric(self) -> dict[str, float]:
         """What marks the key metrics; nothing if no photo leaks."""
         return {"leaking_photos": self.leaking} if self else {}
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for people: the warning, or what is known to be kept apart."""
+        if not self and self.word == "photo":
+            return (
+                "The source names no lesions or patients: training photos may show the same ones, "
+                "and then all metrics are too good."
+            )
+        return self.warning or f"No {self.word} is in both training and {self.subset}."
 
     @property
     def warning(self) -> str:
@@ -258,7 +268,7 @@ def find_leak(train: pd.DataFrame, held_out: pd.DataFrame, subset: str) -> Leak:
     1
     """
     leaking = int(groups_of(held_out).isin(groups_of(train)).sum())
-    return Leak(leaking, len(held_out), subset, group_column(train).removesuffix("_id"))
+    return Leak(leaking, len(held_out), subset, group_word(pd.concat([train, held_out])))
 
 
 def prove(

@@ -50,27 +50,31 @@ def subgroup_table(
         Columns group, photos, lesions, accuracy with low and high (Wilson's interval for
         `effective_count` cases), balanced_accuracy, and of the watched group cases (lesions) and
         sensitivity, of each group of classes its AUC. With fewer than MIN_CASES photos all metrics
-        are NaN; with fewer than MIN_CASES of the watched group, its sensitivity is. `unknown` is a
+        are NaN; with fewer than MIN_CASES of a group, those of the group are. `unknown` is a
         subgroup too.
     """
     dataset, rows = predictions.dataset, []
-    watched = [] if dataset.watched is None else dataset.indices(dataset.watched)
+
+    def cases_of(part: Predictions, group: str | None) -> int:
+        of_group = np.isin(part.labels, dataset.indices(group) if group else [])
+        return int(part.groups[of_group].nunique())
+
     metrics = metrics_of(dataset)
     about_groups = [key for key, metric in metrics.items() if metric.group]
     for name, chosen in _parts(predictions.photos).items():
         part = predictions.subset(chosen)
-        cases = part.groups[np.isin(part.labels, watched)].nunique()
         enough = len(part.labels) >= MIN_CASES
         values = point_estimates(part) if enough else dict.fromkeys(metrics, np.nan)
-        if cases < MIN_CASES:
-            values[f"{dataset.watched}_sensitivity"] = np.nan
+        for key, metric in metrics.items():
+            if metric.group and cases_of(part, metric.group) < MIN_CASES:
+                values[key] = np.nan
         low, high = wilson_interval(values["accuracy"], effective_count(part.groups))
         rows.append(
             {
                 "group": name,
                 "photos": len(part.labels),
                 "lesions": part.groups.nunique(),
-                "cases": cases,
+                "cases": cases_of(part, dataset.watched),
                 "accuracy": values["accuracy"],
                 "low": low,
                 "high": high,

@@ -15,7 +15,7 @@ from lesions.common.errors import LesionsError
 from lesions.common.params import Params
 from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.description import Description
-from lesions.dataset.metadata import groups_of
+from lesions.dataset.metadata import groups_of, read_header
 from lesions.dataset.splits import find_leak
 from lesions.evaluation.comparison import verdicts
 from lesions.networks.model_card import ModelCard
@@ -124,7 +124,8 @@ def _verdicts(test: TestSet, starts: dict[str, str], groups: str) -> list[str]:
     """Say what the comparison shows; nothing with one model."""
     if not test.comparison:
         return []
-    return verdicts(pd.DataFrame(test.comparison, dtype=object), test.photos, starts, groups)
+    table = pd.DataFrame(test.comparison).astype({"low": float, "significant": bool})
+    return verdicts(table, test.photos, starts, groups)
 
 
 def _read_test_set(name: str, folder: Path) -> TestSet:
@@ -144,7 +145,13 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     if not path.exists():
         raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
-    return pd.read_csv(path, converters=dict.fromkeys(TEXT, str))
+    columns = read_header(path)
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(TEXT, str),
+        keep_default_na=False,  # a class may be called NA
+        na_values={name: [""] for name in columns if name not in TEXT},
+    )
 
 
 def _rows(table: pd.DataFrame) -> list[Row]:

@@ -1,5 +1,6 @@
 """Download: gets photos and metadata from the source."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -88,7 +89,8 @@ def expected_photos(source: str, dataset: Description) -> tuple[dict[str, int], 
     if source == "kaggle":
         return dict(HAM10000.counts or {}), "5.2 GB from kaggle.com, once, into kagglehub's cache"
     folder = find_folder(source)
-    labels = as_metadata(read_folder(folder, dataset.columns), dataset)["dx"]
+    with contextlib.redirect_stdout(None):  # the run will say what is assumed and left out
+        labels = as_metadata(read_folder(folder, dataset.columns), dataset)["dx"]
     counts = {code: int((labels == code).sum()) for code in dataset.classes}
     return counts, f"{len(labels):,} photos, copied from {folder}"
 

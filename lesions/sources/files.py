@@ -65,7 +65,7 @@ def photos_in_folder(folder: Path) -> Iterator[PhotoFile]:
             size = path.stat().st_size
             folders = path.relative_to(folder).parts[:-1]
             read = partial(read_file, path)
-            yield PhotoFile(path.stem, _ending(path), folders, str(path), size, read)
+            yield PhotoFile(path.stem, ending_of(path), folders, str(path), size, read)
 
 
 def photos_in_zips(paths: Iterable[Path], folders: tuple[str, ...] = ()) -> Iterator[PhotoFile]:
@@ -87,41 +87,13 @@ def photos_in_zips(paths: Iterable[Path], folders: tuple[str, ...] = ()) -> Iter
                 place = f"{path}: {member.filename}"
                 read = _Member(path, archive, member).read
                 inside = (*folders, *name.parts[:-1])
-                yield PhotoFile(name.stem, _ending(name), inside, place, member.file_size, read)
+                yield PhotoFile(name.stem, ending_of(name), inside, place, member.file_size, read)
 
 
-def _ending(path: Path | PurePosixPath) -> str:
+def ending_of(path: Path | PurePosixPath) -> str:
+    """Return the ending in lower case; .jpg for every kind of JPEG."""
     ending = path.suffix.lower()
     return ".jpg" if ending in JPEG_ENDINGS else ending
-
-
-def by_name(photos: Iterable[PhotoFile], wanted: Iterable[str]) -> dict[str, PhotoFile]:
-    """Find the photos of some names.
-
-    Args:
-        photos: of a source. Copies of a photo under one name are fine, as Kaggle has them.
-        wanted: the names, without ending.
-
-    Returns:
-        A dict from name to photo, for those that were found.
-
-    Raises:
-        LesionsError: two different photos have one of these names.
-    """
-    names = set(wanted)
-    found: dict[str, PhotoFile] = {}
-    for photo in photos:
-        if photo.name not in names:
-            continue
-        first = found.setdefault(photo.name, photo)
-        if first is photo:
-            continue
-        if first.size != photo.size or first.read() != photo.read():
-            raise LesionsError(
-                f"{first.place} and {photo.place} have one name but different content: which one "
-                "is the photo cannot be known. Move the other one away."
-            )
-    return found
 
 
 class _Member:

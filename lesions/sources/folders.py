@@ -2,19 +2,19 @@
 
 A folder is read in this order:
 
-1. a table named as HAM10000's (METADATA_NAMES);
-2. all other tables that name photos, joined: one row per photo, with the class in a column, or in
-   one column of 0 and 1 per class (ISIC's *GroundTruth.csv, with or without its *Metadata.csv);
-3. folders `train`, `val`, `test`, each with a folder per class;
-4. a folder per class.
+1. all tables that name photos, joined: one row per photo, with the class in a column, or in one
+   column of 0 and 1 per class (ISIC's *GroundTruth.csv, with or without its *Metadata.csv). A table
+   named as HAM10000's (METADATA_NAMES) goes before others that have classes too;
+2. folders `train`, `val`, `test`, each with a folder per class;
+3. a folder per class.
 
 Where a table has no class or subset, those of the photos' folders are taken. Zip files are read
 without unpacking; hidden files and folders are ignored.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -23,16 +23,17 @@ import pandas as pd
 from lesions.common.errors import LesionsError
 from lesions.dataset.description import Description, Role, normalise
 from lesions.dataset.metadata import (
-    MAX_HEADER,
+    INVISIBLE,
     check_metadata,
     clean_table,
+    read_header,
     read_table,
     refuse_short_rows,
 )
 from lesions.dataset.photos import ENDINGS
 from lesions.dataset.splits import SUBSET_NAMES
 from lesions.sources.catalogue import WITHOUT_PHOTO
-from lesions.sources.files import PhotoFile, by_name, photos_in_folder, walk
+from lesions.sources.files import PhotoFile, ending_of, photos_in_folder, walk
 
 TABLES = (".csv", ".tab", ".tsv", ".xls", ".xlsx", ".ods")
 METADATA_NAMES = (
@@ -125,14 +126,12 @@ def combine(
         columns: as for `read_folder`.
     """
     # Join the tables; the first has the classes.
+    subsets, labels = _folder_names(photos)
     parsed = [_read(path, columns) for path in tables]
-    with_labels = [one for one in parsed if "dx" in one.table]
-    first, *others = sorted(parsed, key=lambda one: "dx" not in one.table)
-    if len(with_labels) > 1:
-        names = ", ".join(str(one.path) for one in with_labels)
-        raise LesionsError(
-            f"{origin}: several tables name the classes of photos: {names}. Keep one of them."
-        )
+    if not any("dx" in one.table for one in parsed):
+        # Two columns, as `male` and `female`, do not outweigh folders that name classes.
+        parsed = [_with_one_hot(one, least=2 if labels is None else 3) for one in parsed]
+    first, *others = _stack(origin, parsed)
     taken = {role: name for one in parsed[::-1] for role, name in one.columns.items()}
     notes = [note for one in parsed for note in one.notes]
     notes += [
@@ -142,22 +141,21 @@ def combine(
     ]
     table = first.table
     for other in others:
-        table = _join(table, other, first.path)
+        table = _join(table, other, first.path, notes)
 
     # Find the file of each photo; take from its folders what no table says.
-    keys = table["image_id"].map(_without_ending)
-    stems = keys.map(lambda key: PurePosixPath(key).name)
-    unique = not stems.duplicated().any() or keys.duplicated().any()
-    table["image_id"] = stems if unique else keys
-    files = by_name(photos, stems) if unique else _by_path(photos, keys)
+    paths = table["image_id"]
+    table["image_id"] = _stems(paths) if _are_unique(paths) else paths.map(_without_ending)
+    files, used = _find_files(photos, paths, table["image_id"])
     if WITHOUT_PHOTO in set(table["image_id"]) - set(files):
         notes.append(f"left out {WITHOUT_PHOTO}, which the table lists without a photo")
         table = table[table["image_id"] != WITHOUT_PHOTO]
     _refuse_missing(origin, table["image_id"], files)
-    if unnamed := sorted(
-        {photo.name for photo in photos} - {photo.name for photo in files.values()}
-    ):
-        notes.append(f"left out {len(unnamed)} photos that no table names, {unnamed[0]} the first")
+    if unnamed := sorted({photo.place for photo in photos} - used):
+        notes.append(
+            f"left out {len(unnamed)} photos that {first.path.name} does not name, "
+            f"{unnamed[0]} the first"
+        )
     subsets, labels = _folder_names([files[image_id] for image_id in table["image_id"]])
     if "dx" not in table:
         if labels is None:
@@ -165,7 +163,7 @@ def combine(
             raise LesionsError(
                 f"{first.path}: no column names the class of a photo ({names}, ...), and the "
                 "photos are not in a folder per class. Name the column: `columns: {label: ...}` in "
-                "the dataset's file."
+                f"the dataset's file.{_why_no_one_hot(first)}"
             )
         table["dx"] = labels
         notes.append("classes: the names of the photos' folders")
@@ -179,7 +177,9 @@ def _why_not(path: Path) -> str:
     """Say why a table is not used."""
     if path.suffix.lower() not in (".csv", ".tab"):
         return "which is not CSV. Save it as CSV, UTF-8, separated by commas"
-    names = _header(path)
+    names = read_header(path)
+    if "image" in _recognise(names, {}):
+        return "as another table names the classes of photos already"
     if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
         return "whose columns are not separated by commas. Save it as CSV, separated by commas"
     shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
@@ -198,29 +198,31 @@ def find_tables(folder: Path, columns: Mapping[Role, str]) -> list[Path]:
     if len({path.read_bytes() for path in known}) > 1:
         names = ", ".join(path.name for path in known)
         raise LesionsError(f"{folder}: {names} differ. Keep the right one.")
-    if known:
-        return known[:1]
-    tables = [path for path in walk(folder) if path.suffix.lower() in (".csv", ".tab")]
-    return [path for path in tables if "image" in _recognise(_header(path), columns)]
-
-
-def _header(path: Path) -> list[str]:
-    """Read the names of a table's columns, without reading the table."""
-    separator = "\t" if path.suffix.lower() == ".tab" else ","
-    with path.open("rb") as file:
-        line = file.readline(MAX_HEADER).partition(b"\r")[0].decode("utf-8-sig", "replace")
-    return [name.strip() for name in next(csv.reader([line], delimiter=separator), [])]
+    others = [
+        path
+        for path in walk(folder)
+        if path.suffix.lower() in (".csv", ".tab") and path not in known
+    ]
+    roles = {path: _recognise(read_header(path), columns) for path in (*known[:1], *others)}
+    tables = [path for path in roles if "image" in roles[path]]
+    # HAM10000's folder also has the table of a challenge's test set, which names other photos.
+    if known and "label" in roles[known[0]]:
+        tables = [path for path in tables if path == known[0] or "label" not in roles[path]]
+    return tables
 
 
 def _recognise(names: Sequence[str], columns: Mapping[Role, str]) -> dict[Role, str]:
     """Find the column of each role: as `columns` says, or by its usual names."""
-    usual = {name.casefold().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
-    found: dict[Role, str] = {}
+    found = {role: name for role, name in columns.items() if name in names}
+    usual = {
+        name.casefold().replace(" ", "_").replace("-", "_"): name
+        for name in reversed(names)
+        if name not in found.values()
+    }
     for role, candidates in COLUMN_NAMES.items():
-        if role in columns:
-            if columns[role] in names:
-                found[role] = columns[role]
-        elif known := [usual[name] for name in candidates if name in usual]:
+        # Tables of one folder may name the photos differently.
+        is_open = role not in columns or (role == "image" and role not in found)
+        if is_open and (known := [usual[name] for name in candidates if name in usual]):
             found[role] = known[0]
     return found
 
@@ -228,74 +230,126 @@ def _recognise(names: Sequence[str], columns: Mapping[Role, str]) -> dict[Role, 
 class _Parsed(NamedTuple):
     path: Path
     table: pd.DataFrame  # its columns are named as OWN_NAMES says
+    rest: pd.DataFrame  # all other columns
     columns: dict[Role, str]
     notes: list[str]
 
 
 def _read(path: Path, columns: Mapping[Role, str]) -> _Parsed:
-    """Read one table; its classes may be in one column, or in one column of 0 and 1 each."""
+    """Read one table."""
     raw = clean_table(path, read_table(path))
     refuse_short_rows(path)
     if raw.empty:
         raise LesionsError(f"{path}: has no rows. One row per photo is expected.")
     found = _recognise(list(raw.columns), columns)
     notes: list[str] = []
-    classes: set[str] = set()  # the columns of 0 and 1
     others = [name for name in raw.columns if name not in found.values()]
     kept = {name: OWN_NAMES[role] for role, name in found.items()}
     table = raw[[name for name in raw.columns if name in kept]].rename(columns=kept)
-    if "label" in found:
-        if alternatives := [name for name in others if _is_label(name)]:
-            counts = [f"{name} ({raw[name].replace('', pd.NA).nunique()})" for name in alternatives]
-            notes.append(
-                f"classes: the {table['dx'].replace('', pd.NA).nunique()} values of the column "
-                f"{found['label']}; others are {', '.join(counts)}, which "
-                f"`columns: {{label: {alternatives[0]}}}` would take"
-            )
-    elif one_hot := _one_hot(path, raw[others]):
-        table["dx"], classes = one_hot, set(others)
-        notes.append(f"classes: the columns of 0 and 1 in {path.name}")
-    unused = [name for name in others if name not in classes and not _is_label(name)]
-    if unused:
+    if "label" in found and (alternatives := [name for name in others if _is_label(name)]):
+        counts = [f"{name} ({raw[name].replace('', pd.NA).nunique()})" for name in alternatives]
+        notes.append(
+            f"classes: the {table['dx'].replace('', pd.NA).nunique()} values of the column "
+            f"{found['label']}; others are {', '.join(counts)}, which "
+            f"`columns: {{label: {alternatives[0]}}}` would take"
+        )
+    if unused := [name for name in others if not _is_label(name)]:
         shown = ", ".join(unused[:8]) + (", ..." if len(unused) > 8 else "")
         notes.append(f"not used: the columns {shown} of {path.name}")
-    return _Parsed(path, table, found, notes)
+    return _Parsed(path, table, raw[others], found, notes)
 
 
 def _is_label(name: str) -> bool:
     return name.casefold().replace(" ", "_") in COLUMN_NAMES["label"]
 
 
-def _one_hot(path: Path, values: pd.DataFrame) -> list[str]:
-    """Name the column that has the 1 of each row; empty if these are not columns of 0 and 1."""
-    names = [name for name in values.columns if not name.casefold().endswith("weight")]
-    numbers = values[names].apply(pd.to_numeric, errors="coerce")
-    is_binary = numbers.isin([0, 1])
-    binary = [name for name in names if is_binary[name].any()]
-    if len(binary) < 2:
-        return []
-    for name in binary:
-        if not is_binary[name].all():
-            row = values.index[~is_binary[name]][0]
-            raise LesionsError(
-                f"{path}: row {row + 2}: {name} is {values.loc[row, name]!r}; 0 or 1 is expected."
-            )
-    wrong = numbers[binary].sum(axis=1) != 1
-    if wrong.any():
-        row = numbers.index[wrong][0]
-        raise LesionsError(
-            f"{path}: row {row + 2}: one 1 and otherwise 0 are expected in {', '.join(binary)}."
+def _binary(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that are 0 and 1 (or false and true) in every row, as numbers."""
+    numbers = values.apply(
+        lambda column: pd.to_numeric(
+            column.str.casefold().replace({"true": "1", "false": "0"}), errors="coerce"
         )
-    return [binary[index] for index in numbers[binary].to_numpy().argmax(axis=1)]
+    )
+    binary: pd.DataFrame = numbers.loc[:, numbers.isin([0, 1]).all()]
+    return binary
 
 
-def _join(table: pd.DataFrame, other: _Parsed, path: Path) -> pd.DataFrame:
+def _with_one_hot(parsed: _Parsed, least: int) -> _Parsed:
+    """Take the class from columns of 0 and 1, if at least `least` have one 1 in every row."""
+    numbers = _binary(parsed.rest)
+    if numbers.shape[1] < least or (numbers.sum(axis=1) != 1).any():
+        return parsed
+    unused = [str(name) for name in parsed.rest if name not in numbers]
+    notes = [f"classes: the columns of 0 and 1 in {parsed.path.name}"]
+    if unused:
+        notes.append(f"not used: the columns {', '.join(unused)} of {parsed.path.name}")
+    table = parsed.table.assign(dx=numbers.idxmax(axis=1))
+    return parsed._replace(table=table, notes=notes)
+
+
+def _why_no_one_hot(parsed: _Parsed) -> str:
+    """Say which row keeps columns of 0 and 1 from being classes; nothing if there are none."""
+    numbers = parsed.rest.apply(pd.to_numeric, errors="coerce")
+    numbers = numbers.loc[:, numbers.isin([0, 1]).mean() >= 0.5]
+    wrong = (numbers.sum(axis=1) != 1) | ~numbers.isin([0, 1]).all(axis=1)
+    if numbers.shape[1] < 2 or not wrong.any():
+        return ""
+    return (
+        f" Columns of 0 and 1, one for each class, need one 1 in every row; row "
+        f"{numbers.index[wrong][0] + 2} has not, in {', '.join(map(str, numbers))}."
+    )
+
+
+def _stack(origin: str, parsed: list[_Parsed]) -> list[_Parsed]:
+    """Put the tables that have classes below each other, as train.csv and test.csv; first of all.
+
+    Raises:
+        LesionsError: it is not clear which one has the class of a photo.
+    """
+    with_labels = [one for one in parsed if "dx" in one.table]
+    others = [one for one in parsed if "dx" not in one.table]
+    if len(with_labels) < 2:
+        return [*with_labels, *others]
+    tables = [one.table for one in with_labels]
+    if pd.concat(tables)["image_id"].duplicated().any():
+        # Names may be relative to the table's folder.
+        tables = [
+            table.assign(image_id=f"{one.path.parent.name}/" + table["image_id"])
+            for one, table in zip(with_labels, tables, strict=True)
+        ]
+    stacked = pd.concat(tables, ignore_index=True)
+    names = ", ".join(str(one.path) for one in with_labels)
+    columns = {frozenset(table) for table in tables}
+    if len(columns) > 1 or stacked["image_id"].duplicated().any():
+        raise LesionsError(
+            f"{origin}: several tables name the classes of photos: {names}. Keep one of them."
+        )
+    subsets = [_subset(one.path.stem) or _subset(one.path.parent.name) for one in with_labels]
+    if "split" not in stacked and all(subsets):
+        stacked["split"] = [
+            subset for subset, table in zip(subsets, tables, strict=True) for _ in table.index
+        ]
+    return [with_labels[0]._replace(table=stacked), *others]
+
+
+def _join(table: pd.DataFrame, other: _Parsed, path: Path, notes: list[str]) -> pd.DataFrame:
     """Add the columns of another table to the rows of the same photos."""
-    keys, more = table["image_id"].map(_without_ending), other.table
-    more = more.set_index(more["image_id"].map(_without_ending)).drop(columns="image_id")
+    both = (table["image_id"], other.table["image_id"])
+    # One table may give paths and the other names.
+    keys, others = (
+        map(_stems, both)
+        if all(map(_are_unique, both))
+        else (names.map(_without_ending) for names in both)
+    )
+    more = other.table.set_index(others).drop(columns="image_id")
     if more.index.duplicated().any():
         twice = more.index[more.index.duplicated()][0]
         raise LesionsError(f"{other.path}: a second row of {twice}. Keep one row per photo.")
+    if unknown := int((~more.index.isin(keys)).sum()):
+        notes.append(
+            f"not used: {unknown} of the {len(more)} rows of {other.path.name}, whose photos "
+            f"{path.name} does not name"
+        )
     for column in more.columns:
         added = keys.map(more[column]).fillna("")
         if column not in table:
@@ -313,23 +367,67 @@ def _without_ending(name: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in ENDINGS else path)
 
 
-def _by_path(photos: Iterable[PhotoFile], keys: "pd.Series[str]") -> dict[str, PhotoFile]:
-    """Find the photos of some paths: as long as a path is, it must be the end of the photo's.
+def _stems(names: "pd.Series[str]") -> "pd.Series[str]":
+    """Take folders and ending from the names or paths of photos."""
+    return names.map(lambda name: PurePosixPath(_without_ending(name)).name)
+
+
+def _are_unique(names: "pd.Series[str]") -> bool:
+    """Say whether the names tell the photos apart without their folders."""
+    return _stems(names).nunique() == names.map(_without_ending).nunique()
+
+
+def _find_files(
+    photos: Iterable[PhotoFile], paths: Iterable[str], ids: Iterable[str]
+) -> tuple[dict[str, PhotoFile], set[str]]:
+    """Find the photo of each path or name in a table.
+
+    Of several photos of one name, the one counts whose folders and ending agree best with the path.
+    Copies of a photo are fine, as Kaggle has them.
+
+    Args:
+        photos: of a source.
+        paths: as the table has them.
+        ids: of the same photos; one with folders must be the end of the photo's path.
+
+    Returns:
+        The photo of each id, where there is one; and the places of all that were considered.
 
     Raises:
-        LesionsError: a path is the end of those of two photos.
+        LesionsError: two different photos agree equally well.
     """
-    wanted, found = set(keys), dict[str, PhotoFile]()
-    lengths = {len(PurePosixPath(key).parts) for key in keys}
+    of_stem: dict[str, list[PhotoFile]] = {}
     for photo in photos:
-        for length in lengths:
-            key = "/".join((*photo.folders, photo.name)[-length:])
-            if key in wanted and found.setdefault(key, photo) is not photo:
+        of_stem.setdefault(photo.name, []).append(photo)
+    found, used = dict[str, PhotoFile](), set[str]()
+    for path, image_id in zip(paths, ids, strict=True):
+        *folders, name = _without_ending(path).split("/")
+        ending = ending_of(PurePosixPath(path))
+
+        def agreement(
+            photo: PhotoFile, folders: list[str] = folders, ending: str = ending
+        ) -> tuple[int, bool]:
+            pairs = zip(reversed(photo.folders), reversed(folders), strict=False)
+            shared = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            return shared, photo.ending == ending
+
+        candidates = of_stem.get(name, [])
+        if "/" in image_id:
+            candidates = [photo for photo in candidates if agreement(photo)[0] == len(folders)]
+        if not candidates:
+            continue
+        best = max(map(agreement, candidates))
+        candidates = [photo for photo in candidates if agreement(photo) == best]
+        found[image_id] = first = candidates[0]
+        used.update(photo.place for photo in candidates)
+        for photo in candidates[1:]:
+            if first.size != photo.size or first.read() != photo.read():
                 raise LesionsError(
-                    f"{found[key].place} and {photo.place} are both {key} of the table. Write "
-                    "longer paths into the table."
+                    f"{first.place} and {photo.place} have one name but different content: which "
+                    "one is the photo cannot be known. Move the other one away, or write its "
+                    "folder into the table."
                 )
-    return found
+    return found, used
 
 
 def _refuse_missing(origin: str, ids: "pd.Series[str]", files: Mapping[str, PhotoFile]) -> None:
@@ -344,13 +442,14 @@ def _refuse_missing(origin: str, ids: "pd.Series[str]", files: Mapping[str, Phot
 def _by_folders(folder: Path, photos: list[PhotoFile]) -> Content:
     """Take classes, and perhaps subsets, from the names of the folders alone."""
     subsets, labels = _folder_names(photos)
+    _refuse_mixed(photos)
     if labels is None:
         raise LesionsError(
             f"{folder}: has photos, but no table that names them and no folder per class. {LAYOUTS}"
         )
-    names = [photo.name for photo in photos]
+    names = [photo.name.strip(INVISIBLE) for photo in photos]
     if len(set(names)) < len(names):  # in every folder a 1.jpg
-        names = ["/".join((*photo.folders, photo.name)) for photo in photos]
+        names = ["/".join((*photo.folders, photo.name)).strip(INVISIBLE) for photo in photos]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise LesionsError(f"{folder}: two photos have the name {twice[0]}. Rename one.")
     table = pd.DataFrame({"image_id": names, "dx": labels})
@@ -363,17 +462,38 @@ def _by_folders(folder: Path, photos: list[PhotoFile]) -> Content:
 
 def _folder_names(photos: Sequence[PhotoFile]) -> tuple[list[str] | None, list[str] | None]:
     """Read the subset and the class of each photo from its folders; None where they name none."""
+    folders = _own_folders(photos)
+    if not all(folders):
+        return None, None
+    subsets = [_subset(names[0]) for names in folders]
+    in_subsets = all(subsets) and all(len(names) > 1 for names in folders)
+    labels = [names[1 if in_subsets else 0] for names in folders]
+    return subsets if in_subsets else None, labels if len(set(labels)) > 1 else None
+
+
+def _own_folders(photos: Sequence[PhotoFile]) -> list[tuple[str, ...]]:
+    """List the folders of each photo, without those that all are in."""
     folders = [photo.folders for photo in photos]
     while all(len(names) > 1 for names in folders) and len({names[0] for names in folders}) == 1:
         folders = [names[1:] for names in folders]
-    if not all(folders):
-        return None, None
-    subsets = None
-    if all(names[0].casefold() in SUBSET_NAMES and len(names) > 1 for names in folders):
-        subsets = [SUBSET_NAMES[names[0].casefold()] for names in folders]
-        folders = [names[1:] for names in folders]
-    labels = [names[0] for names in folders]
-    return subsets, labels if len(set(labels)) > 1 else None
+    return folders
+
+
+def _subset(name: str) -> str:
+    """Find the subset that a folder or table is named after; empty if none."""
+    return "" if name.isdigit() else SUBSET_NAMES.get(name.casefold(), "")
+
+
+def _refuse_mixed(photos: Sequence[PhotoFile]) -> None:
+    """Refuse folders of which some are subsets, as `train/nv/`, and others are not."""
+    folders = _own_folders(photos)
+    in_subset = [len(names) > 1 and bool(_subset(names[0])) for names in folders]
+    if any(in_subset) and not all(in_subset):
+        inside, outside = photos[in_subset.index(True)], photos[in_subset.index(False)]
+        raise LesionsError(
+            f"{inside.place} is in the folder of a subset and a class, {outside.place} is not. "
+            "Either every photo is, as in train/nv/ and test/nv/, or none. Move the others away."
+        )
 
 
 def as_metadata(content: Content, dataset: Description) -> pd.DataFrame:
@@ -408,6 +528,11 @@ def as_metadata(content: Content, dataset: Description) -> pd.DataFrame:
         if "patient_id" not in table:
             print(f"{place}: names no lesions or patients: each photo counts as one of its own")
     for column, finer in (("lesion_id", "image_id"), ("patient_id", "lesion_id")):
+        if column == "patient_id" and column in table:
+            # The photos of a lesion are of one patient, even if only one row says of which.
+            known = table[table[column] != ""].groupby("lesion_id")[column].first()
+            patients = table[column].mask(table[column] == "", table["lesion_id"].map(known))
+            table[column] = patients.fillna("")
         if column in table and (empty := table[column] == "").any():
             table[column] = table[column].mask(empty, table[finer])
             print(f"{place}: {empty.sum()} photos have no {column}: each counts as one of its own")

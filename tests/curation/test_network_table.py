@@ -60,3 +60,17 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(place: Path) -> N
     with pytest.raises(LesionsError, match="the other networks refer to the block of resnet50"):
         remove_network("resnet50")
     assert {name: (place / name).read_text() for name in before} == before
+
+
+def test_titles_of_any_characters_and_files_written_by_hand(place: Path) -> None:
+    for number, title in enumerate(("Res'Net", "ResNet18 #2")):
+        add_network(f"net{number}", SPEC.model_copy(update={"title": title}))
+        assert load_params().networks[f"net{number}"].title == title
+        remove_network(f"net{number}")
+    for title in ('Res"Net', "ResNet18: mine"):
+        with pytest.raises(LesionsError, match="would not be valid YAML"):
+            add_network("net", SPEC.model_copy(update={"title": title}))
+    params = place / "params.yaml"
+    params.write_text(params.read_text().replace("  mobilenetv2:\n", "  mobilenetv2:  # small\n"))
+    remove_network("mobilenetv2")
+    assert list(load_params().networks) == ["resnet50"]

@@ -115,3 +115,23 @@ def test_the_forecast_follows(place: Path) -> None:
     assert "written: datasets/my_photos.yaml" in done.stdout
     assert done.stdout.count("dvc exp run -S dataset=datasets/my_photos.yaml") == 2
     assert done.stdout.count("train-mobilenetv2") == 2
+
+
+def test_labels_that_cannot_be_classes_and_labels_that_look_like_numbers(place: Path) -> None:
+    folder = place / "labels"
+    folder.mkdir()
+    for number in range(8):
+        Image.new("RGB", (9, 9)).save(folder / f"{number}.png")
+
+    def write(labels: list[str]) -> None:
+        table = pd.DataFrame({"image": range(len(labels)), "label": labels})
+        table.to_csv(folder / "t.csv", index=False)
+
+    write(["1e5", "0o17", "null", "NA", "first", "HER2+", "HER2-", "no"])
+    output = new("labels").stdout
+    dataset = load_description("datasets/labels.yaml")
+    labels = {"1e5", "0o17", "null", "NA", "first", "HER2+", "HER2-", "no"}
+    assert set(dataset.titles.values()) == labels, output
+    assert "first" not in dataset.classes  # a column of comparison.csv
+    write(["a", "x" * 1001])
+    assert "1000" in new("labels", "--name", "long").stderr

@@ -280,10 +280,16 @@ def test_photos_of_training_are_left_out_of_an_external_test_set(
     table, photos = leave_out_training_photos(*found, pd.Series([copied]), raw / "images")
     assert list(table["image_id"]) == [photo.name for photo in photos] == ["b"]
     assert "left out: 1 of 2 photos are training or validation photos" in capsys.readouterr().out
+    # A copy in another size has other bytes; another photo may have the same name.
+    with Image.open(outside / "b.jpg") as photo:
+        photo.resize((photo.width // 2, photo.height // 2)).save(raw / "images/b.png")
     table, photos = leave_out_training_photos(*found, pd.Series(["b"]), raw / "images")
     assert list(table["image_id"]) == ["a"]
+    Image.new("RGB", (64, 64), "green").save(raw / "images/a.png")
+    table, photos = leave_out_training_photos(*found, pd.Series(["a"]), raw / "images")
+    assert list(table["image_id"]) == ["a", "b"]
     with pytest.raises(LesionsError, match=r"2 of 2 photos .* not an external test set"):
-        leave_out_training_photos(*found, pd.Series(["a", "b"]), raw / "images")
+        leave_out_training_photos(*found, pd.Series([copied, "b"]), raw / "images")
 
 
 def test_external_isic2018_leaves_out_what_has_no_photo(
@@ -309,9 +315,12 @@ def test_external_isic2018_leaves_out_what_has_no_photo(
         ("image,MEL\na,1\n", "no column names the class of a photo"),
         (TRUTH, "no rows"),
         (TRUTH + "a,1,0,0,0,0,0,0\n" * 2, "a second a"),
-        (TRUTH + "a,1,1,0,0,0,0,0\n", "row 2: one 1 and otherwise 0 are expected"),
-        (TRUTH + "b,1,0,0,0,0,0,0\na,x,1,0,0,0,0,0\n", "row 3: MEL is 'x'; 0 or 1 is"),
-        (TRUTH + "b,1,0,0,0,0,0,0\n,,,,,,,\na,1,1,0,0,0,0,0\n", "row 4: one 1 and otherwise"),
+        (TRUTH + "a,1,1,0,0,0,0,0\n", "one 1 in every row; row 2 has not"),
+        (TRUTH + "b,1,0,0,0,0,0,0\na,x,1,0,0,0,0,0\n", "one 1 in every row; row 3 has not"),
+        (
+            TRUTH + "b,1,0,0,0,0,0,0\n,,,,,,,\na,1,1,0,0,0,0,0\n",
+            "one 1 in every row; row 4 has not",
+        ),
         (
             TRUTH + "gone,1,0,0,0,0,0,0\n",
             r"1 of the 1 photos in the table .* the first is gone\.jpg",

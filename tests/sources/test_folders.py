@@ -189,3 +189,103 @@ def test_file_names_give_back_the_id(image_id: str) -> None:
     name = file_name(image_id, ".jpg")
     assert not set(name) & set('\\/:*?"<>|')
     assert image_id_of(Path(name)) == image_id
+
+
+def test_tables_may_name_the_photos_differently(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "img/1.png")
+    photo(tmp_path / "img/2.png")
+    table(tmp_path / "truth.csv", [("img/1.png", "a"), ("img/2.png", "b")], "image", "label")
+    table(tmp_path / "people.csv", [("1", "P"), ("2", "P"), ("3", "Q")], "isic_id", "patient_id")
+    content = read_folder(tmp_path, {})
+    assert list(content.table["patient_id"]) == ["P", "P"]
+    expected = "not used: 1 of the 3 rows of people.csv, whose photos truth.csv does not name"
+    assert expected in content.notes
+    # What `lesions new` writes is read back in the same way.
+    assert read_folder(tmp_path, content.columns).table.equals(content.table)
+
+
+def test_all_tables_count_beside_a_metadata_csv(tmp_path: Path) -> None:
+    photo(tmp_path / "x/1.png")
+    photo(tmp_path / "y/2.png")
+    table(tmp_path / "metadata.csv", [("1", 50), ("2", 60)], "image_id", "age")
+    table(tmp_path / "labels.csv", [("1", "a"), ("2", "b")], "image_id", "label")
+    table(tmp_path / "patients.csv", [("1", "P"), ("2", "Q")], "image_id", "patient")
+    rows = found(tmp_path)
+    assert rows[["dx", "patient_id", "age"]].to_numpy().tolist() == [
+        ["a", "P", "50"],
+        ["b", "Q", "60"],
+    ]
+    # Another table with classes, as that of a challenge beside HAM10000's, does not.
+    table(tmp_path / "metadata.csv", [("1", "a"), ("2", "b")], "image_id", "dx")
+    content = read_folder(tmp_path, {})
+    assert list(content.table["dx"]) == ["a", "b"]
+    assert any("labels.csv, as another table names the classes" in note for note in content.notes)
+
+
+def test_a_lesion_stays_with_its_patient(tmp_path: Path) -> None:
+    for number in range(3):
+        photo(tmp_path / f"{number}.png")
+    names = ("image", "label", "lesion_id", "patient_id")
+    rows = [(0, "a", "L", "P"), (1, "a", "L", ""), (2, "b", "", "")]
+    table(tmp_path / "t.csv", rows, *names)
+    assert list(found(tmp_path)["patient_id"]) == ["P", "P", "2"]
+    table(tmp_path / "t.csv", [*rows[:1], (1, "a", "L", "Q"), rows[2]], *names)
+    with pytest.raises(LesionsError, match="lesion_id L of patient_id P and of another in row 2"):
+        found(tmp_path)
+
+
+def test_the_photo_that_a_path_names_is_taken(tmp_path: Path) -> None:
+    for shade, name in enumerate(("c1/image.png", "c1/image.bmp", "c2/image.png", "mask/m.png")):
+        photo(tmp_path / name, shade)
+    table(tmp_path / "t.csv", [("c1/image.png", "a"), ("c2/image.png", "b")], "image", "label")
+    content = read_folder(tmp_path, {})
+    assert [Path(content.files[name].place) for name in content.table["image_id"]] == [
+        tmp_path / "c1/image.png",
+        tmp_path / "c2/image.png",
+    ]
+    assert any(note.startswith("left out 2 photos that t.csv") for note in content.notes)
+    # Two photos that agree with the path equally well.
+    photo(tmp_path / "2019/c1/image.png", 7)
+    with pytest.raises(LesionsError, match="have one name but different content"):
+        read_folder(tmp_path, {})
+
+
+def test_tables_of_subsets_are_stacked(tmp_path: Path) -> None:
+    for name in ("train/1.png", "train/2.png", "test/1.png"):
+        photo(tmp_path / name)
+    rows = [("1.png", "a"), ("2.png", "b")]
+    for name, count in (("train", 2), ("test", 1)):
+        table(tmp_path / name / "metadata.csv", rows[:count], "file_name", "label")
+    expected = [["test/1", "a", "test"], ["train/1", "a", "train"], ["train/2", "b", "train"]]
+    assert found(tmp_path)[["image_id", "dx", "split"]].to_numpy().tolist() == expected
+
+
+def test_folders_of_which_only_some_are_subsets_are_refused(tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/2.png", "test/3.png"):
+        photo(tmp_path / name)
+    with pytest.raises(LesionsError, match=r"test/3\.png is in the folder of|test/3\.png is not"):
+        found(tmp_path)
+
+
+def test_classes_may_be_called_0_and_1(tmp_path: Path) -> None:
+    for name in ("0/p1/1.png", "1/p2/2.png"):
+        photo(tmp_path / name)
+    content = read_folder(tmp_path, {})
+    assert list(content.table["dx"]) == ["0", "1"]
+    assert "split" not in content.table
+
+
+def test_columns_of_0_and_1_that_are_no_classes(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/2.png"):
+        photo(tmp_path / name)
+    table(tmp_path / "t.csv", [("1", 0, 1), ("2", 1, 0)], "image", "male", "female")
+    assert list(read_folder(tmp_path, {}).table["dx"]) == ["a", "b"]
+    rows = [(7, "1", "True", "False", "False", 3), (8, "2", "False", "True", "False", 1)]
+    names = ("Unnamed: 0", "image", "MEL", "NV", "BCC", "hairs")
+    table(tmp_path / "t.csv", rows, *names)
+    assert list(read_folder(tmp_path, {}).table["dx"]) == ["MEL", "NV"]
+    # A column that the dataset's file names as another role is not also the site.
+    table(tmp_path / "t.csv", [("1", "x", "arm"), ("2", "y", "leg")], "image", "dx", "site")
+    assert list(read_folder(tmp_path, {"label": "site"}).table["dx"]) == ["arm", "leg"]
