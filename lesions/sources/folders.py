@@ -126,11 +126,11 @@ def combine(
         columns: as for `read_folder`.
     """
     # Join the tables; the first has the classes.
-    subsets, labels = _folder_names(photos)
     parsed = [_read(path, columns) for path in tables]
     if not any("dx" in one.table for one in parsed):
         # Two columns, as `male` and `female`, do not outweigh folders that name classes.
-        parsed = [_with_one_hot(one, least=2 if labels is None else 3) for one in parsed]
+        least = 2 if _folder_names(photos)[1] is None else 3
+        parsed = [_with_one_hot(one, least) for one in parsed]
     first, *others = _stack(origin, parsed)
     taken = {role: name for one in parsed[::-1] for role, name in one.columns.items()}
     notes = [note for one in parsed for note in one.notes]
@@ -156,8 +156,10 @@ def combine(
             f"left out {len(unnamed)} photos that {first.path.name} does not name, "
             f"{unnamed[0]} the first"
         )
-    subsets, labels = _folder_names([files[image_id] for image_id in table["image_id"]])
+    named = [files[image_id] for image_id in table["image_id"]]
+    subsets, labels = _folder_names(named)
     if "dx" not in table:
+        _refuse_mixed(named)
         if labels is None:
             names = ", ".join(COLUMN_NAMES["label"][:5])
             raise LesionsError(
@@ -264,8 +266,12 @@ def _is_label(name: str) -> bool:
 
 
 def _binary(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that are 0 and 1 (or false and true) in every row, as numbers."""
-    numbers = values.apply(
+    """Return the columns that are 0 and 1 (or false and true) in every row, as numbers.
+
+    ISIC 2019's score_weight and validation_weight, which are too, are no classes.
+    """
+    classes = [name for name in values if not str(name).casefold().endswith("weight")]
+    numbers = values[classes].apply(
         lambda column: pd.to_numeric(
             column.str.casefold().replace({"true": "1", "false": "0"}), errors="coerce"
         )

@@ -99,8 +99,8 @@ def isic2019(tmp_path: Path) -> Path:
     """Nine photos, one of each class, in the files of that challenge; the last is UNK."""
     for number in range(9):
         photo(tmp_path / "ISIC_2019_Training_Input" / f"ISIC_{number}.jpg", number)
-    truth = [(f"ISIC_{k}", *(float(k == n) for n in range(9))) for k in range(9)]
-    table(tmp_path / "ISIC_2019_Training_GroundTruth.csv", truth, "image", *EIGHT)
+    truth = [(f"ISIC_{k}", *(float(k == n) for n in range(9)), 1.0) for k in range(9)]
+    table(tmp_path / "ISIC_2019_Training_GroundTruth.csv", truth, "image", *EIGHT, "score_weight")
     rows = [(f"ISIC_{k}", "55.0", "head/neck", "L0" if k < 2 else "", "male") for k in range(9)]
     names = ("image", "age_approx", "anatom_site_general", "lesion_id", "sex")
     table(tmp_path / "ISIC_2019_Training_Metadata.csv", rows, *names)
