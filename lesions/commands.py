@@ -352,13 +352,12 @@ def new(
         raise LesionsError(f"{path}: exists. Choose another --name, or look only: --check.")
     columns = load_description(str(path)).columns if path.exists() else {}
     proposal = new_dataset.propose(folder, params, columns)
-    photos = new_dataset.check_photos(proposal.files)
-    print(new_dataset.report(proposal, photos, params))
+    print(new_dataset.report(proposal, params))
     if check:
         return
     new_dataset.write_description(path, proposal)
     print(f"\nwritten: {path}. Read it, and fill in what is not stated.", flush=True)
-    if photos.unreadable or proposal.problem:
+    if proposal.photos.unreadable or proposal.problem:
         return
     from lesions.curation.forecast import forecast
 

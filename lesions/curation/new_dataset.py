@@ -31,7 +31,7 @@ from lesions.dataset.description import (
     check_description,
     normalise,
 )
-from lesions.dataset.metadata import group_word, groups_of
+from lesions.dataset.metadata import group_word, groups_of, join_groups
 from lesions.dataset.photos import decode
 from lesions.dataset.splits import SUBSETS, prove, split
 from lesions.scoring.intervals import MIN_CASES
@@ -60,8 +60,8 @@ class Proposal:
 
     folder: Path
     dataset: Description
-    metadata: pd.DataFrame
-    files: dict[str, PhotoFile]
+    metadata: pd.DataFrame  # equal photos are of one group, as in the pipeline
+    photos: PhotoCheck
     assumed: list[str]
     holdout: Holdout
     subsets: dict[str, pd.DataFrame] | None  # as the pipeline will split; None if it cannot
@@ -69,7 +69,7 @@ class Proposal:
 
 
 def propose(folder: Path, params: Params, columns: Mapping[Role, str]) -> Proposal:
-    """Read a folder and describe it.
+    """Read a folder, look at its photos and describe it.
 
     Args:
         folder: of photos, as `read_folder` reads it.
@@ -82,6 +82,8 @@ def propose(folder: Path, params: Params, columns: Mapping[Role, str]) -> Propos
     content = read_folder(folder, columns)
     dataset, notes = _describe(folder, content)
     metadata = as_metadata(content, dataset)
+    photos = check_photos({name: content.files[name] for name in metadata["image_id"]})
+    metadata = join_groups(metadata, photos.equal)
     holdout: Holdout = "given" if "split" in metadata else "any-lesion"
     subsets, problem = None, ""
     try:
@@ -97,7 +99,7 @@ def propose(folder: Path, params: Params, columns: Mapping[Role, str]) -> Propos
         problem = str(error)
     taken = ", ".join(f"{role}: {name}" for role, name in content.columns.items())
     assumed = [*content.notes, *([f"columns: {taken}"] if taken else []), *notes]
-    return Proposal(folder, dataset, metadata, content.files, assumed, holdout, subsets, problem)
+    return Proposal(folder, dataset, metadata, photos, assumed, holdout, subsets, problem)
 
 
 def _describe(folder: Path, content: Content) -> tuple[Description, list[str]]:
@@ -173,17 +175,14 @@ def check_photos(files: dict[str, PhotoFile]) -> PhotoCheck:
     return PhotoCheck(sizes, formats, unreadable, equal)
 
 
-def report(proposal: Proposal, photos: PhotoCheck, params: Params) -> str:
+def report(proposal: Proposal, params: Params) -> str:
     """Say what was found, what was assumed and what to check: one line each."""
-    metadata, dataset = proposal.metadata, proposal.dataset
+    metadata, dataset, photos = proposal.metadata, proposal.dataset, proposal.photos
     groups, word = groups_of(metadata), group_word(metadata)
     of_groups = "" if word == "photo" else f" of {groups.nunique():,} {word}s"
-    table = pd.DataFrame(
-        {
-            "photos": metadata["dx"].value_counts(),
-            f"{word}s": groups.groupby(metadata["dx"]).nunique(),
-        }
-    ).reindex(list(dataset.classes))
+    table = metadata["dx"].value_counts().reindex(list(dataset.classes)).to_frame("photos")
+    if word != "photo":
+        table[f"{word}s"] = groups.groupby(metadata["dx"]).nunique()
     lines = [f"{proposal.folder}: {len(metadata):,} photos{of_groups} in {len(table)} classes"]
     if proposal.subsets is not None:
         for name in SUBSETS:
@@ -199,13 +198,14 @@ def report(proposal: Proposal, photos: PhotoCheck, params: Params) -> str:
         lines.append(
             "split:   " + prove(metadata, proposal.subsets, dataset.classes, params.split_seed)
         )
-    lines += [f"check:   {text}" for text in _to_check(proposal, photos, table, word)]
+    lines += [f"check:   {text}" for text in _to_check(proposal, table, word)]
     wrap = partial(textwrap.fill, width=100, subsequent_indent=" " * 9)
     return safe_text("\n".join(line if "\n" in line else wrap(line) for line in lines))
 
 
-def _to_check(proposal: Proposal, photos: PhotoCheck, table: pd.DataFrame, word: str) -> list[str]:
+def _to_check(proposal: Proposal, table: pd.DataFrame, word: str) -> list[str]:
     """List what may be wrong, and what the results will lack."""
+    photos = proposal.photos
     found = [f"unreadable: {line}" for line in photos.unreadable[:SHOWN]]
     if len(photos.unreadable) > SHOWN:
         found.append(f"unreadable: {len(photos.unreadable) - SHOWN} more")
