@@ -402,9 +402,10 @@ def test_a_strangers_folder_runs_from_new_to_report(project: Path, tmp_path: Pat
     git(clone, "config", "user.email", "test@example.com")
     lesions = [sys.executable, "-m", "lesions.commands"]
     output = run(clone, *lesions, "new", str(tmp_path / "letters"))
-    assert "90 photos of 10 patients in 3 classes" in output
-    assert "assumed: classes: the names of the photos' folders" in output
-    assert "0 of 10 patients are in two subsets; a split by photo would have put" in output
+    words = " ".join(output.split())  # the lines are wrapped
+    assert "90 photos of 10 patients in 3 classes" in words
+    assert "assumed: classes: the names of the photos' folders" in words
+    assert "0 of 10 patients are in two subsets; a split by photo would have put" in words
     commands = [line.strip() for line in output.splitlines() if "dvc exp run" in line]
     assert len(commands) == 2
     # Groups as a person would write them.

@@ -199,7 +199,13 @@ def report(proposal: Proposal, params: Params) -> str:
             "split:   " + prove(metadata, proposal.subsets, dataset.classes, params.split_seed)
         )
     lines += [f"check:   {text}" for text in _to_check(proposal, table, word)]
-    wrap = partial(textwrap.fill, width=100, subsequent_indent=" " * 9)
+    wrap = partial(
+        textwrap.fill,
+        width=100,
+        subsequent_indent=" " * 9,
+        break_long_words=False,  # paths
+        break_on_hyphens=False,
+    )
     return safe_text("\n".join(line if "\n" in line else wrap(line) for line in lines))
 
 

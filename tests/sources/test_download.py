@@ -270,26 +270,28 @@ def test_external_folder(outside: Path) -> None:
 
 
 def test_photos_of_training_are_left_out_of_an_external_test_set(
-    outside: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+    outside: Path, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = find_external_test(str(outside), DATASET)
-    copied = sorted((raw / "images").iterdir())[1].stem  # a.jpg is a copy of it
+    images = tmp_path / "images"
+    shutil.copytree(raw / "images", images)
+    copied = sorted(images.iterdir())[1].stem  # a.jpg is a copy of it
     nothing = pd.Series(["x"])
-    table, photos = leave_out_training_photos(*found, nothing, raw / "images")
+    table, photos = leave_out_training_photos(*found, nothing, images)
     assert len(photos) == len(table) == 2
-    table, photos = leave_out_training_photos(*found, pd.Series([copied]), raw / "images")
+    table, photos = leave_out_training_photos(*found, pd.Series([copied]), images)
     assert list(table["image_id"]) == [photo.name for photo in photos] == ["b"]
     assert "left out: 1 of 2 photos are training or validation photos" in capsys.readouterr().out
     # A copy in another size has other bytes; another photo may have the same name.
     with Image.open(outside / "b.jpg") as photo:
-        photo.resize((photo.width // 2, photo.height // 2)).save(raw / "images/b.png")
-    table, photos = leave_out_training_photos(*found, pd.Series(["b"]), raw / "images")
+        photo.resize((photo.width // 2, photo.height // 2)).save(images / "b.png")
+    table, photos = leave_out_training_photos(*found, pd.Series(["b"]), images)
     assert list(table["image_id"]) == ["a"]
-    Image.new("RGB", (64, 64), "green").save(raw / "images/a.png")
-    table, photos = leave_out_training_photos(*found, pd.Series(["a"]), raw / "images")
+    Image.new("RGB", (64, 64), "green").save(images / "a.png")
+    table, photos = leave_out_training_photos(*found, pd.Series(["a"]), images)
     assert list(table["image_id"]) == ["a", "b"]
     with pytest.raises(LesionsError, match=r"2 of 2 photos .* not an external test set"):
-        leave_out_training_photos(*found, pd.Series([copied, "b"]), raw / "images")
+        leave_out_training_photos(*found, pd.Series([copied, "b"]), images)
 
 
 def test_external_isic2018_leaves_out_what_has_no_photo(
