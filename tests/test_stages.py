@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from helpers import ROOT, change_params, copy_inputs, invoke, python
+from PIL import Image
 
 from lesions.common import layout
 from lesions.common.params import Augment, Params, TrainingParams, load_params
@@ -253,13 +254,14 @@ def test_wrong_use_is_explained(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_ends_in_one_line(
-    workplace: Path, raw: Path, number: signal.Signals
+    workplace: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     images = workplace / "data" / "raw" / "images"
     images.mkdir(parents=True)
-    photo = sorted((raw / "images").iterdir())[0]
+    # Large photos, so that the stage cannot end before the signal, however busy the machine is.
+    Image.new("RGB", (2000, 2000), "brown").save(tmp_path / "large.png")
     for index in range(3000):
-        (images / f"{index}.jpg").symlink_to(photo)
+        (images / f"{index}.png").symlink_to(tmp_path / "large.png")
     change_params(workplace / "params.yaml", image_size=64)  # little room is asked for
     # A shell's background job, as CI may be, hands down an ignored SIGINT; a handled one it heeds.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
