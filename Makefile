@@ -29,7 +29,7 @@ repro: setup  ## run the whole pipeline (dvc repro)
 test: .venv/extras  ## run the tests
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
-test-fast: .venv/extras  ## run the tests without the slow ones (2 minutes)
+test-fast: .venv/extras  ## run the tests without the slow ones (3 minutes)
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup -m 'not slow'
 
 check: .venv/extras  ## lint and check types

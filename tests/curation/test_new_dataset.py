@@ -134,4 +134,8 @@ def test_labels_that_cannot_be_classes_and_labels_that_look_like_numbers(place: 
     assert set(dataset.titles.values()) == labels, output
     assert "first" not in dataset.classes  # a column of comparison.csv
     write(["a", "x" * 1001])
-    assert "1000" in new("labels", "--name", "long").stderr
+    long = new("labels", "--name", "long")
+    assert long.returncode == 1
+    assert long.stderr.startswith("error: ")
+    assert "at most 1000 characters" in long.stderr
+    assert not Path("datasets/long.yaml").exists()
