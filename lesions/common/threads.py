@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from lesions.common.errors import is_interruption
+
 
 @contextmanager
 def thread_pool(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
@@ -15,10 +17,7 @@ def thread_pool(count: int | None = None) -> Iterator[ThreadPoolExecutor]:
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
-    except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
+    except BaseException as error:
+        pool.shutdown(wait=not is_interruption(error), cancel_futures=True)
         raise
     pool.shutdown()

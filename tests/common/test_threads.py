@@ -45,15 +45,23 @@ def main() -> None:
     with thread_pool(1) as pool:
         pool.submit(work)
         running.wait()
-        raise KeyboardInterrupt
+        INTERRUPT
 
 run_cli(main)
 """
 
 
-def test_ctrl_c_ends_a_program_whose_worker_waits_for_ever() -> None:
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        "raise KeyboardInterrupt",
+        # What an interruption at the end of `with threading.Condition()` becomes.
+        "try: raise KeyboardInterrupt\n        finally: raise RuntimeError",
+    ],
+)
+def test_ctrl_c_ends_a_program_whose_worker_waits_for_ever(interrupt: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", STUCK],
+        [sys.executable, "-c", STUCK.replace("INTERRUPT", interrupt)],
         cwd=ROOT,
         capture_output=True,
         text=True,
