@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import pandas as pd
 import typer
@@ -19,11 +19,11 @@ from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv, write_text
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.names import escape, for_spreadsheet, safe_text
-from lesions.common.params import NetworkSpec, load_params
+from lesions.common.params import Decision, NetworkSpec, Views, load_params
 from lesions.common.progress import progress
 from lesions.dataset.description import Description, load_description
 from lesions.dataset.metadata import read_pairs, read_table
-from lesions.scoring.rules import Decision
+from lesions.scoring.guards import MIN_CASES
 from lesions.serving.arguments import find_model, find_photos
 from lesions.serving.outputs import check_output, heatmap_files, write_heatmap
 
@@ -40,7 +40,7 @@ Rule = Annotated[
     Decision | None,
     typer.Option(help="Which class to predict; by default as params.yaml here says."),
 ]
-Views = Annotated[
+ViewsOption = Annotated[
     int | None,
     typer.Option(min=1, max=4, help="1, or 4 to average mirrored photos; default as --decision."),
 ]
@@ -65,7 +65,7 @@ def predict(
         typer.Option(help="The group that --sensitivity is about; by default the last one."),
     ] = None,
     decision: Rule = None,
-    views: Views = None,
+    views: ViewsOption = None,
 ) -> None:
     """Predict the classes of PHOTOS, with calibrated probabilities. Not a medical device.
 
@@ -130,18 +130,18 @@ def list_photos(arguments: Sequence[str]) -> list[Path]:
     return paths
 
 
-def rule(decision: Decision | None, views: int | None) -> tuple[Decision, int]:
+def rule(decision: Decision | None, views: int | None) -> tuple[Decision, Views]:
     """Choose decision and views: as asked for, or as params.yaml says, or as it is published.
 
     Raises:
         LesionsError: another number of views than 1 or 4.
     """
-    if views not in (None, 1, 4):
+    if views not in (None, *get_args(Views)):
         raise LesionsError(f"--views {views}: must be 1 or 4.")
     params = load_params() if layout.PARAMS.exists() else None
     return (
         decision or (params.decision if params else "most-probable"),
-        views or (params.views if params else 1),
+        cast(Views, views) or (params.views if params else 1),
     )
 
 
@@ -151,22 +151,29 @@ def find_point(predictor: "Predictor", group: str | None, sensitivity: float) ->
     Raises:
         LesionsError: the card does not have it.
     """
-    card = predictor.classifier.card
-    known = list(card.dataset.groups)
-    if not known:
-        raise LesionsError(f"--sensitivity: {card.network.title} knows no groups to be found.")
-    if group is not None and group not in known:
-        raise LesionsError(f"--group {group}: {card.network.title} knows {', '.join(known)}.")
-    chosen = group or known[-1]
-    points = [point for point in card.use.operating_points if point.group == chosen]
-    for point in points:
-        if point.sensitivity == sensitivity:
-            return point
-    found = ", ".join(f"{point.sensitivity:g}" for point in points) or "none"
-    raise LesionsError(
-        f"--sensitivity {sensitivity:g}: {card.network.title} has thresholds for {chosen} with "
-        f"sensitivities {found}."
-    )
+    title, fitted = predictor.classifier.card.network.title, predictor.fitted
+    if not fitted.cases:
+        raise LesionsError(f"--sensitivity: {title} knows no groups to be found.")
+    if group is not None and group not in fitted.cases:
+        raise LesionsError(f"--group {group}: {title} knows {', '.join(fitted.cases)}.")
+    chosen = group or list(fitted.cases)[-1]
+    points = {
+        point.sensitivity: point
+        for point in fitted.operating_points
+        if point.group == chosen and not point.assured
+    }
+    if not points:
+        raise LesionsError(
+            f"--sensitivity: {title} has no thresholds for {chosen}, because its validation had "
+            f"{fitted.cases[chosen]} cases of it; {MIN_CASES} are needed."
+        )
+    if sensitivity not in points:
+        known = ", ".join(f"{point:g}" for point in points)
+        raise LesionsError(
+            f"--sensitivity {sensitivity:g}: {title} has thresholds for {chosen} with "
+            f"sensitivities {known}."
+        )
+    return points[sensitivity]
 
 
 def _as_row(path: Path, prediction: "Prediction", dataset: Description) -> dict[str, Any]:
@@ -226,7 +233,7 @@ def demo(
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     decision: Rule = None,
-    views: Views = None,
+    views: ViewsOption = None,
 ) -> None:
     """Serve a page, on this computer only, that shows each of MODELS' predictions for a photo."""
     try:
@@ -378,19 +385,32 @@ def add_network(
     features: Annotated[
         str | None, typer.Option(help="The submodule of the last feature map; found if left out.")
     ] = None,
+    last_layer: Annotated[
+        bool,
+        typer.Option(
+            "--last-layer",
+            help="Fit the last layer alone, as NAME-last-layer: a baseline for training the rest.",
+        ),
+    ] = False,
 ) -> None:
     """Add a network of torchvision to params.yaml and dvc.yaml; `dvc repro` then trains it."""
     from lesions.curation import network_table
 
     params = load_params()
-    if name in params.networks:
-        raise LesionsError(f"network {name}: {layout.PARAMS} has it already.")
+    key = f"{name.replace('_', '-')}-last-layer" if last_layer else name
+    if key in params.networks:
+        raise LesionsError(f"network {key}: {layout.PARAMS} has it already.")
     from lesions.networks.architectures import find_feature_map
 
     found = features or find_feature_map(name, params.image_size)
-    spec = NetworkSpec(title=title or name, torchvision=name, features=found)
-    network_table.add_network(name, spec)
-    print(f"{name}: its last feature map is {found}. `dvc repro` trains and evaluates it.")
+    spec = NetworkSpec(
+        title=title or (f"{name}, last layer" if last_layer else name),
+        torchvision=name,
+        features=found,
+        fit="last-layer" if last_layer else "all",
+    )
+    network_table.add_network(key, spec)
+    print(f"{key}: its last feature map is {found}. `dvc repro` trains and evaluates it.")
 
 
 def remove_network(
@@ -435,7 +455,7 @@ def report() -> None:
     from lesions.networks.model_file import load
     from lesions.reporting.mistakes import build_mistakes
 
-    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    used = hardware.set_up(params.device, "fp32", params.deterministic)
     mistakes = build_mistakes(
         {name: load(layout.model_file(name), used, name) for name in params.networks},
         dataset,

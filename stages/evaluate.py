@@ -20,7 +20,7 @@ def main() -> None:
     """Evaluate all networks in params.yaml on the test photos; write model cards and pictures."""
     params = load_params()
     dataset = load_description(params.dataset)
-    device = hardware.set_up(params.device, params.precision, params.deterministic)
+    device = hardware.set_up(params.device, "fp32", params.deterministic)
     models = {name: load(layout.model_file(name), device, name) for name in params.networks}
     train = read_table(layout.TRAIN_TABLE, "image_id", "lesion_id", "dx")
     evaluation = evaluate(
@@ -31,11 +31,12 @@ def main() -> None:
         train,
         params.decision,
         params.views,
+        (layout.RESIZED, layout.VAL_TABLE) if params.ensemble else None,
     )
-    for name, predictions in evaluation.predictions.items():
-        write_csv(layout.predictions(name), as_table(predictions))
-        card = models[name].classifier.card
-        text = write_card(card, evaluation, name, params.decision)
+    for name, model in models.items():
+        write_csv(layout.predictions(name), as_table(evaluation.predictions[name]))
+        card = model.classifier.card
+        text = write_card(card, evaluation, name, params.decision, params.views)
         write_text(layout.card_page(name), text)
     for name, values in evaluation.key_metrics().items():
         write_json(layout.metrics(name), values)

@@ -22,11 +22,14 @@ def main(
     """Evaluate all networks in params.yaml on the external test set NAME."""
     params = load_params()
     dataset = load_description(params.dataset)
-    device = hardware.set_up(params.device, params.precision, params.deterministic)
+    device = hardware.set_up(params.device, "fp32", params.deterministic)
     models = {model: load(layout.model_file(model), device, model) for model in params.networks}
     folder = layout.external_folder(name)
     test = folder / "test.csv"
-    evaluation = evaluate(models, dataset, folder, test, None, params.decision, params.views)
+    validation = (layout.RESIZED, layout.VAL_TABLE) if params.ensemble else None
+    evaluation = evaluate(
+        models, dataset, folder, test, None, params.decision, params.views, validation
+    )
     with atomic_write(layout.external_predictions(name), folder=True) as out:
         for model, predictions in evaluation.predictions.items():
             write_csv(out / f"{model}.csv", as_table(predictions))

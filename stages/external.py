@@ -8,9 +8,10 @@ import typer
 from lesions.common import layout
 from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
+from lesions.dataset.audit import identical_photos
 from lesions.dataset.description import load_description
-from lesions.dataset.metadata import read_table
-from lesions.dataset.photos import resize
+from lesions.dataset.metadata import join_groups, read_table
+from lesions.dataset.photos import PhotoArray, resize
 from lesions.sources.external_tests import find_external_test, leave_out_training_photos
 from stages import run_stage
 
@@ -29,7 +30,9 @@ def main(
         readers = [(photo.place, photo.read) for photo in photos]
         resize(readers, params.image_size, folder / "images.npy")
         write_csv(folder / "image_ids.csv", table[["image_id"]])
-        write_csv(folder / "test.csv", table)
+        # Photos with the same pixels count as one lesion: intervals resample lesions.
+        identical = identical_photos(PhotoArray(folder), table)
+        write_csv(folder / "test.csv", join_groups(table, identical))
     print(f"external test set {name}: {len(table):,} photos")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lesions.common import layout
-from lesions.common.artifacts import write_json
+from lesions.common.artifacts import write_csv, write_json
 from lesions.common.params import load_params
 from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_table
@@ -31,6 +31,8 @@ def main(
     # With several devices, torchrun starts this script again, once per device.
     if not processes.launched_by_torchrun():
         count = processes.count_processes(params.devices, used.device)
+        if network.fit == "last-layer":  # one pass over the photos; nothing to share
+            count = 1
         check_batch_size(params.batch_size, count)
         if count > 1:
             # Download the weights once, before all processes need them.
@@ -51,6 +53,7 @@ def main(
         if trained is not None:
             leak = find_leak(data.train, data.val, "validation")
             write_json(layout.val_metrics(model), {**trained.metrics, **leak.metric})
+            write_csv(layout.validation(model), trained.validation)
             model_file.save(layout.model_file(model), trained.state, trained.subspace, trained.card)
             trained.checkpoint.remove()
             print(describe(trained))

@@ -38,7 +38,6 @@ from lesions.dataset.description import load_description
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import find_leak
-from lesions.evaluation.comparison import compared_metrics
 from lesions.evaluation.predictions import Predictions, predict_test_set
 from lesions.evaluation.tables import bootstrap, point_estimates
 from lesions.networks import hardware
@@ -47,6 +46,7 @@ from lesions.networks.model_file import load
 from lesions.reporting.pictures import write_picture
 from lesions.reporting.render import interval, number
 from lesions.scoring.intervals import percentile_interval
+from lesions.scoring.metrics import metrics_of
 from studies.trainings import SetParam, read_params, train
 
 HONEST, LEAKING = "any-lesion", "any-photo"
@@ -88,7 +88,7 @@ def main(
 
 def find_pitfalls(honest: Path, leaking: Path, params: Params, model: str) -> Iterator[Pitfall]:
     """Predict what each pitfall reports, and what is true, with the models of one seed."""
-    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    used = hardware.set_up(params.device, "fp32", params.deterministic)
 
     def predict(place: Path, subset: str, images: Path | None = None) -> Predictions:
         trained = load(place / f"models/{model}.safetensors", used, model)
@@ -149,7 +149,9 @@ def compare(pitfalls: list[Pitfall]) -> pd.DataFrame:
         reported = [point_estimates(pitfall.reported) for pitfall in of_name]
         true = [point_estimates(pitfall.true) for pitfall in of_name]
         resampled = [differences(pitfall) for pitfall in of_name]
-        for metric in compared_metrics(of_name[0].true):
+        for metric in metrics_of(of_name[0].true.dataset).values():
+            if not metric.compared:
+                continue
             told = float(np.mean([values[metric.key] for values in reported]))
             real = float(np.mean([values[metric.key] for values in true]))
             low, high = percentile_interval(np.mean([one[metric.key] for one in resampled], axis=0))

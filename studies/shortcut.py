@@ -61,7 +61,7 @@ def main(
         name: train(folder, params.model_copy(update={"shortcut": planted}), model)
         for name, planted in names.items()
     }
-    used = hardware.set_up(params.device, params.precision, params.deterministic)
+    used = hardware.set_up(params.device, "fp32", params.deterministic)
     dataset = load_description(params.dataset)
     watched = dataset.watched or next(iter(dataset.groups))
     photos = held_out_photos(next(iter(places.values())), dataset)  # both have the same split
@@ -93,9 +93,8 @@ def held_out_photos(place: Path, dataset: Description) -> HeldOut:
 def predict(classifier: Classifier, images: Pixels) -> Probabilities:
     """Compute the calibrated probabilities of photos: (n, classes)."""
     loader = PhotoLoader(images, classifier.device)
-    return classifier.probabilities(
-        run_inference(classifier, loader, np.arange(len(images))).logits
-    )
+    logits = run_inference(classifier, loader, np.arange(len(images))).logits
+    return classifier.card.use(1).calibration.probabilities(logits)
 
 
 def count(probabilities: Probabilities, photos: HeldOut, group: str) -> dict[str, object]:

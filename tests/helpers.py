@@ -24,7 +24,8 @@ from lesions.evaluation.predictions import Predictions
 from lesions.networks.architectures import build
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
-from lesions.networks.model_card import Fitted, ModelCard
+from lesions.networks.model_card import ModelCard
+from lesions.scoring.fitted import Fitted
 from lesions.sources import sample
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ PUBLISHED: dict[str, Any] = {
     "batch_size": 32,
     "epochs": 10,
     "keep": "best",
+    "head": "trained",
     "augment": {
         "horizontal_flip": 0.5,
         "vertical_flip": 0.5,
@@ -73,6 +75,7 @@ PUBLISHED: dict[str, Any] = {
     "shortcut": 0,
     "decision": "most-probable",
     "views": 1,
+    "ensemble": False,
     "precision": "auto",
     "device": "auto",
     "devices": 1,
@@ -141,11 +144,12 @@ def network_of(name: str, seed: int = 0) -> torch.nn.Module:
 
 def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
     """Make up a model card; `changes` are of the card or of what was fitted."""
+    groups = changes.get("dataset", DATASET).groups
     fitted: dict[str, Any] = {
         "temperature": 1.0,
         "bias": (0.0,) * len(CODES),
         "prevalence": (round(1 / len(CODES), 6),) * len(CODES),
-        "prevalence_exponent": 0.0,
+        "cases": dict.fromkeys(groups, 20),
         "operating_points": (),
         "confidence_threshold": 0.3,
         "distance_threshold": 0.5,
@@ -158,7 +162,7 @@ def card_of(name: str = "mobilenetv2", **changes: Any) -> ModelCard:
         "image_size": 32,
         "mean": (0.7, 0.5, 0.5),
         "std": (0.1, 0.2, 0.2),
-        "fitted": Fitted(**fitted),
+        "fitted": tuple(Fitted(views=views, **fitted) for views in (1, 4)),
         "weights": "random",
         "seed": 0,
         "recipe": PARAMS.recipe(),

@@ -49,7 +49,9 @@ from lesions.serving.predictor import Prediction, Predictor
 
 SIZE = 64
 POINTS = tuple(
-    OperatingPoint(group=group, sensitivity=0.9, threshold=threshold, cases=9, low=0.5, high=0.99)
+    OperatingPoint(
+        group=group, sensitivity=0.9, threshold=threshold, assured=False, low=0.5, high=0.99
+    )
     for group, threshold in zip(DATASET.groups, (0.9, 0.0), strict=True)  # never and always reached
 )
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
@@ -74,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, raw: Path) -> Path:
         width, threshold = (2048, 1.1) if name == "resnet50" else (1280, 0.9)
         thresholds = {"confidence_threshold": 0.9, "distance_threshold": threshold}
         fitted = {"temperature": 2.0, "bias": (0, 0, 0, 0, 0, 1.0, 0), "operating_points": POINTS}
-        rule = {"prevalence": (0.001, *(0.166,) * 5, 0.169), "prevalence_exponent": 1.0}
+        rule = {"prevalence": (0.001, *(0.166,) * 5, 0.169)}
         card = card_of(name, image_size=SIZE, **thresholds, **fitted, **rule)
         state, subspace = network_of(name).state_dict(), np.zeros((1, width), np.float32)
         model_file.save(folder / f"models/{name}.safetensors", state, subspace, card)
@@ -396,9 +398,10 @@ def test_export_agrees_with_torch_and_compares_int8(place: Path) -> None:
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == list(CODES)
     card = json.loads(metadata["card"])
-    assert card["fitted"]["temperature"] == 2.0
-    assert card["fitted"]["bias"][5] == 1.0
+    assert [one["views"] for one in card["fitted"]] == [1, 4]
+    assert card["fitted"][0]["bias"][5] == 1.0
     assert metadata["decision"] == "most-probable"
+    assert "antialiasing" in metadata["resize"]
     photos = np.load(place / "data/resized/images.npy")[:5]
     unit = photos.transpose(0, 3, 1, 2).astype(np.float32) / 255
     path = place / "models/mobilenetv2.safetensors"
@@ -408,7 +411,9 @@ def test_export_agrees_with_torch_and_compares_int8(place: Path) -> None:
     for size in (1, 5):
         (probabilities,) = session.run(None, {"photos": unit[:size]})
         np.testing.assert_allclose(
-            probabilities, classifier.probabilities(logits[:size]), atol=1e-4
+            probabilities,
+            classifier.card.use(1).calibration.probabilities(logits[:size]),
+            atol=1e-4,
         )
 
 

@@ -344,9 +344,7 @@ def test_a_clone_pulls_results_and_another_repository_a_model(
     assert output.splitlines()[-1].startswith(photo)
 
 
-def test_a_third_network_is_added_and_taken_out_by_one_command(
-    project: Path, tmp_path: Path
-) -> None:
+def test_networks_are_added_and_taken_out_by_one_command(project: Path, tmp_path: Path) -> None:
     """The other networks are not trained again, and every comment stays."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(project), str(clone)], check=True)
@@ -363,20 +361,29 @@ def test_a_third_network_is_added_and_taken_out_by_one_command(
     lesions = [sys.executable, "-m", "lesions.commands"]
     command = ["add-network", "efficientnet_b0", "--title", "EfficientNet-B0"]
     assert "its last feature map is features" in run(clone, *lesions, *command)
+    run(clone, *lesions, "add-network", "mobilenet_v2", "--last-layer")
     added = git(clone, "diff", "--numstat").split()
     assert (added[1], added[4]) == ("0", "0")  # no line is gone
-    commit(clone, "a third network")
+    before = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(before.replace("ensemble: false", "ensemble: true"))
+    commit(clone, "two networks, and the mean of all")
     output = dvc(clone, "repro")
-    assert ran(output) == ["train-efficientnet_b0", "evaluate"]
+    assert ran(output) == ["train-efficientnet_b0", "train-mobilenet-v2-last-layer", "evaluate"]
     assert "EfficientNet-B0" in output
     shown = dvc(clone, "metrics", "show")
     assert "metrics/val/efficientnet_b0.json" in shown
     assert "metrics/test/efficientnet_b0.json" in shown
     pairs = pd.read_csv(clone / "plots/comparison.csv")[["first", "second"]].drop_duplicates()
-    assert len(pairs) == 3
+    assert len(pairs) == 10
+    values = json.loads((clone / "metrics/test/ensemble.json").read_text())
+    assert list(values) == list(json.loads((clone / "metrics/test/resnet50.json").read_text()))
     run(clone, *lesions, "report")
-    assert "EfficientNet-B0" in (clone / "dvc_plots/report.html").read_text()
+    page = (clone / "dvc_plots/report.html").read_text()
+    for title in ("EfficientNet-B0", "mobilenet_v2, last layer", "mean of all networks"):
+        assert page.count(title) > 5
+    (clone / "params.yaml").write_text(before)
     run(clone, *lesions, "remove-network", "efficientnet_b0")
+    run(clone, *lesions, "remove-network", "mobilenet-v2-last-layer")
     assert git(clone, "diff", "HEAD~1", "--stat", "--", "params.yaml", "dvc.yaml") == ""
     assert "refer to the block" in run(clone, *lesions, "remove-network", "resnet50", fails=True)
 

@@ -43,6 +43,11 @@ def card_page(model: str) -> Path:
     return MODELS / f"{model}.md"
 
 
+def validation(model: str) -> Path:
+    """The predictions of the validation photos, one row per photo."""
+    return MODELS / f"{model}.validation.csv"
+
+
 def history(model: str) -> Path:
     """One row per epoch."""
     return PLOTS / model / "history.csv"

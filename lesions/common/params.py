@@ -18,8 +18,10 @@ Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 StartingWeights = Literal["imagenet", "random"]
 Weights = Literal["auto", "imagenet", "random"]
+Decision = Literal["most-probable", "balanced"]
+Views = Literal[1, 4]  # as it is; with its three mirror images
 Holdout = Literal["once-photographed", "any-lesion", "any-photo", "given"]
-TAKEN = {"val", "test", "baseline"}  # names of folders and files in metrics/ and plots/
+TAKEN = {"val", "test", "baseline", "ensemble"}  # names of folders and files in metrics/ and plots/
 
 
 class _Strict(BaseModel):
@@ -44,6 +46,7 @@ class NetworkSpec(_Strict):
     title: Text  # in tables and plots
     torchvision: Text  # torchvision.models.get_model knows it by this name
     features: Text  # the submodule that makes the last feature map
+    fit: Literal["all", "last-layer"] = "all"  # the layers that are trained
 
 
 class Recipe(_Strict):
@@ -55,6 +58,7 @@ class Recipe(_Strict):
     batch_size: Annotated[int, Field(ge=2, le=65536)]
     epochs: Annotated[int, Field(ge=1, le=10000)]
     keep: Literal["best", "last"]
+    head: Literal["trained", "refitted"]
     augment: Augment
     shortcut: Probability
 
@@ -89,8 +93,9 @@ class Params(TrainingParams):
     holdout: Holdout
     balance: Literal["multiply", "sqrt", "none"]
     networks: Annotated[dict[Name, NetworkSpec], Field(min_length=1)]
-    decision: Literal["most-probable", "balanced"]
-    views: Literal[1, 4]
+    decision: Decision
+    views: Views
+    ensemble: bool
 
     @model_validator(mode="after")
     def _check_shares(self) -> "Params":

@@ -153,6 +153,11 @@ def describe(
     }
     for name, speed in speeds.items():
         stage = f"train-{name}"
+        if params.networks[name].fit == "last-layer":
+            once = round(photos * (1 - params.val_share - params.test_share))
+            what[stage] = f"the last layer on the features of about {once:,} photos"
+            seconds[stage] = (once + 6 * validated) / speed.inference
+            continue
         what[stage] = (
             f"{params.epochs} epochs of about {epoch:,} observations, from "
             f"{params.starting_weights(name)} weights"

@@ -24,7 +24,7 @@ def add_network(name: str, spec: NetworkSpec) -> None:
     params = load_params()
     if name in params.networks:
         raise LesionsError(f"network {name}: {layout.PARAMS} has it already.")
-    entry = {"title": spec.title, "torchvision": spec.torchvision, "features": spec.features}
+    entry = spec.model_dump(exclude_defaults=True)
     networks = {key: dict(value) for key, value in params.networks.items()} | {name: entry}
     check_params({**params.model_dump(), "networks": networks})
     last = list(params.networks)[-1]

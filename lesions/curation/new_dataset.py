@@ -34,7 +34,7 @@ from lesions.dataset.description import (
 from lesions.dataset.metadata import group_word, groups_of, join_groups
 from lesions.dataset.photos import decode
 from lesions.dataset.splits import SUBSETS, prove, split
-from lesions.scoring.intervals import MIN_CASES
+from lesions.scoring.guards import MIN_CASES
 from lesions.sources.files import PhotoFile
 from lesions.sources.folders import Content, as_metadata, read_folder
 

@@ -31,7 +31,7 @@ PALETTE = (
 RESERVED = {
     *("image_id", "lesion_id", "patient_id", "actual", "predicted", "confidence", "model", "row"),
     *("photo", "refer", "low_confidence", "out_of_distribution", "dx", "group", "first", "second"),
-    *("metric", "title", "decision"),
+    *("metric", "measure", "title", "decision"),
 }
 
 Words = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]

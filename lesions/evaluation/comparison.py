@@ -2,92 +2,178 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 from scipy.stats import binomtest
 
 from lesions.common.errors import LesionsError
 from lesions.common.types import Bools, Floats
-from lesions.evaluation.predictions import Predictions
-from lesions.evaluation.tables import point_estimates
-from lesions.scoring.intervals import MIN_CASES, percentile_interval
-from lesions.scoring.metrics import Metric, metrics_of
+from lesions.evaluation.tables import Evaluated, point_estimates
+from lesions.scoring.guards import MIN_CASES, enough_cases, enough_groups
+from lesions.scoring.intervals import bootstrap_weights, percentile_interval
+from lesions.scoring.metrics import metrics_of
+from lesions.scoring.operating_points import score
 
-COLUMNS = ("first", "second", "metric", "title", "confidence", "difference", "low", "high")
+SENSITIVITY = 0.90  # of the thresholds that are compared
+POWER = 0.8  # with which a difference of the size `detectable` is found
+COLUMNS = (
+    *("first", "second", "metric", "title", "confidence", "difference", "low", "high"),
+    *("detectable", "significant", "only_first", "only_second", "p"),
+)
 
 
-def compared_metrics(predictions: Predictions) -> list[Metric]:
-    """List the metrics that models are compared by."""
-    return [metric for metric in metrics_of(predictions.dataset).values() if metric.compared]
+class _Compared(NamedTuple):
+    """One number by which two models are compared."""
+
+    metric: str
+    title: str
+    difference: float
+    resamples: Floats  # of the difference
+    leads: tuple[int, int]  # lesions on which only the first, only the second is right
 
 
-def compare(
-    predictions: Mapping[str, Predictions], resamples: Mapping[str, Mapping[str, Floats]]
-) -> pd.DataFrame:
+def compare(models: Mapping[str, Evaluated]) -> pd.DataFrame:
     """Compare every two models.
 
+    By the metrics that `metrics_of` names, and, where both have a threshold that finds 90 % of a
+    group in validation, by its sensitivity and specificity.
+
     Args:
-        predictions: of each model, all for the same photos in one order.
-        resamples: of each model, from `tables.bootstrap`. Because the resamples are the same, the
+        models: all for the same photos in one order. Because the resamples are the same, the
             intervals are those of paired differences.
 
     Returns:
         One row per pair and metric: first, second, metric, title, confidence (of the interval, in
-        percent), difference (first - second), low, high, significant; and for accuracy only_first,
-        only_second and p from `mcnemar`. A difference is significant if 0 is outside the interval,
-        which is Bonferroni's correction of 95 % for the number of metrics. Low and high are NaN if
-        the models differ on fewer than MIN_CASES of the lesions that count: resamples of so few
-        would all look alike.
+        percent), difference (first - second), low, high, detectable, significant; and for accuracy
+        only_first, only_second and p from `mcnemar`. A difference is significant if 0 is outside
+        the interval, which is Bonferroni's correction of 95 % for the number of rows: of metrics
+        times pairs. `detectable` is the least true difference that a test set like this would show
+        as significant with a probability of POWER (both from the normal distribution and the
+        standard deviation of the resamples). Low, high and detectable are NaN if the models differ
+        on fewer than MIN_CASES of the lesions that count: resamples of so few would all look alike.
     """
+    found = [
+        (first, second, compared)
+        for first, second in combinations(models, 2)
+        for compared in _compare_two(models[first], models[second])
+    ]
+    confidence = 1 - 0.05 / max(1, len(found))
     rows = []
-    for first, second in combinations(predictions, 2):
-        a, b = predictions[first], predictions[second]
-        if list(a.photos["image_id"]) != list(b.photos["image_id"]):
-            raise LesionsError(f"{first} and {second} predicted different photos.")
-        values_a, values_b = point_estimates(a), point_estimates(b)
-        metrics = compared_metrics(a)
-        confidence = 1 - 0.05 / len(metrics)
-        for metric in metrics:
-            counts = np.ones(len(a.labels), dtype=bool)
+    for first, second, one in found:
+        low = high = detectable = np.nan
+        if sum(one.leads) >= MIN_CASES and np.isfinite(one.resamples).any():
+            low, high = percentile_interval(one.resamples, confidence)
+            quantiles = ndtri((1 + confidence) / 2) + ndtri(POWER)
+            detectable = float(quantiles * np.nanstd(one.resamples))
+        test = mcnemar(*one.leads) if one.metric == "accuracy" else {}
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "metric": one.metric,
+                "title": one.title,
+                "confidence": round(100 * confidence, 3),
+                "difference": one.difference,
+                "low": low,
+                "high": high,
+                "detectable": detectable,
+                "significant": low > 0 or high < 0,
+                **test,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _compare_two(a: Evaluated, b: Evaluated) -> list[_Compared]:
+    """Compute all differences of two models."""
+    one, other = a.predictions, b.predictions
+    if list(one.photos["image_id"]) != list(other.photos["image_id"]):
+        raise LesionsError("the models predicted different photos.")
+    found = []
+
+    # The metrics.
+    values, values_b = point_estimates(one), point_estimates(other)
+    right, right_b = one.predicted == one.labels, other.predicted == other.labels
+    for metric in metrics_of(one.dataset).values():
+        if metric.compared:
+            counted = np.ones(len(one.labels), dtype=bool)
             if metric.group is not None:
-                counts = np.isin(a.labels, a.dataset.indices(metric.group))
-            differences = resamples[first][metric.key] - resamples[second][metric.key]
-            low, high = percentile_interval(differences, confidence)
-            if sum(discordant_groups(a, b, counts)) < MIN_CASES:
-                low = high = np.nan
-            rows.append(
-                {
-                    "first": first,
-                    "second": second,
-                    "metric": metric.key,
-                    "title": metric.title,
-                    "confidence": round(100 * confidence, 2),
-                    "difference": values_a[metric.key] - values_b[metric.key],
-                    "low": low,
-                    "high": high,
-                    "significant": low > 0 or high < 0,
-                    **(mcnemar(a, b) if metric.key == "accuracy" else {}),
-                }
+                counted = np.isin(one.labels, one.dataset.indices(metric.group))
+            found.append(
+                _Compared(
+                    metric.key,
+                    metric.title,
+                    values[metric.key] - values_b[metric.key],
+                    a.resamples[metric.key] - b.resamples[metric.key],
+                    count_leads(right, right_b, one.groups, counted),
+                )
             )
-    return pd.DataFrame(rows, columns=[*COLUMNS, "significant", "only_first", "only_second", "p"])
+
+    # Who is found and who is referred, at the thresholds.
+    thresholds, thresholds_b = _thresholds(a), _thresholds(b)
+    for group in one.dataset.groups if enough_groups(one.groups) else ():
+        if group not in thresholds or group not in thresholds_b:
+            continue
+        members = one.dataset.indices(group)
+        cases = np.isin(one.labels, members)
+        referred = score(one.probabilities, members) >= thresholds[group]
+        referred_b = score(other.probabilities, members) >= thresholds_b[group]
+        for name, counted, good, good_b in (
+            ("sensitivity", cases, referred, referred_b),
+            ("specificity", ~cases, ~referred, ~referred_b),
+        ):
+            if enough_cases(one.groups, counted):
+                lead = (good.astype(float) - good_b)[counted]
+                weights = bootstrap_weights(one.groups.to_numpy(dtype=str))
+                resamples = [w[:, counted] @ lead / w[:, counted].sum(axis=1) for w in weights]
+                found.append(
+                    _Compared(
+                        f"{group}_threshold_{name}",
+                        f"{group} {name} at the threshold for {SENSITIVITY:.2f}",
+                        float(lead.mean()),
+                        np.concatenate(resamples),
+                        count_leads(good, good_b, one.groups, counted),
+                    )
+                )
+    return found
 
 
-def discordant_groups(a: Predictions, b: Predictions, chosen: Bools) -> tuple[int, int]:
-    """Count the lesions, among the chosen photos, of which one model gets more photos right."""
-    lead = (a.predicted == a.labels).astype(int) - (b.predicted == b.labels).astype(int)
-    groups = a.groups.to_numpy()
-    by_group = pd.Series(lead[chosen]).groupby(groups[chosen]).sum()
+def _thresholds(model: Evaluated) -> dict[str, float]:
+    """Find the thresholds that are compared, by group."""
+    return {
+        point.group: point.threshold
+        for point in model.fitted.operating_points
+        if point.sensitivity == SENSITIVITY and not point.assured
+    }
+
+
+def count_leads(
+    right: Bools, right_b: Bools, groups: "pd.Series[str]", counted: Bools
+) -> tuple[int, int]:
+    """Count the lesions of which the first, and the second, model gets more photos right.
+
+    Args:
+        right, right_b: (n,) whether each model is right.
+        groups: (n,) the lesion or patient of each photo.
+        counted: (n,) which photos count.
+    """
+    lead = right.astype(int) - right_b.astype(int)
+    by_group = pd.Series(lead[counted]).groupby(groups.to_numpy()[counted]).sum()
     return int((by_group > 0).sum()), int((by_group < 0).sum())
 
 
-def mcnemar(a: Predictions, b: Predictions) -> dict[str, float]:
+def mcnemar(only_first: int, only_second: int) -> dict[str, float]:
     """Test whether each model is right, where the other is wrong, equally often.
 
     McNemar's exact test (1947, doi 10.1007/BF02295996). Each lesion counts once, because photos
     of one lesion are not independent.
+
+    >>> mcnemar(6, 0)
+    {'only_first': 6, 'only_second': 0, 'p': 0.03125}
     """
-    only_first, only_second = discordant_groups(a, b, np.ones(len(a.labels), dtype=bool))
     total = only_first + only_second
     p = float(binomtest(only_first, total).pvalue) if total else 1.0
     return {"only_first": only_first, "only_second": only_second, "p": p}

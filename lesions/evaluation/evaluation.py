@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from lesions.common.params import Decision, Views
 from lesions.dataset.description import Description
 from lesions.dataset.splits import Leak, find_leak
+from lesions.evaluation import ensemble
 from lesions.evaluation.comparison import compare, verdicts
 from lesions.evaluation.predictions import Predictions, majority_baseline, predict_test_set
 from lesions.evaluation.tables import TABLES, Evaluated, bootstrap
 from lesions.networks.model_file import TrainedModel
 from lesions.scoring.metrics import rounded_key_metrics
-from lesions.scoring.rules import Decision
 
 BASELINE = "baseline"  # always the most common class
 DECIMALS = 5
@@ -78,7 +79,8 @@ def evaluate(
     table: Path,
     train: pd.DataFrame | None,
     decision: Decision,
-    views: int,
+    views: Views,
+    validation: tuple[Path, Path] | None = None,
 ) -> Evaluation:
     """Predict a test set with every model and compute all tables.
 
@@ -89,24 +91,38 @@ def evaluate(
         table: a CSV file with image_id, lesion_id and dx.
         train: the training photos; None if none of their lesions can be in the test set.
         decision, views: as in params.yaml.
+        validation: array and table of the validation photos, to add the mean of all models as a
+            model of its own; None to leave that out.
     """
     cards = {name: model.classifier.card for name, model in models.items()}
     predictions = {
         name: predict_test_set(model, dataset, array, table, decision, views)
         for name, model in models.items()
     }
+    fitted = {name: card.use(views) for name, card in cards.items()}
+    titles = {name: card.network.title for name, card in cards.items()}
+    starts = {name: card.weights for name, card in cards.items()}
+    if validation is not None:
+        known = {
+            name: predict_test_set(model, dataset, *validation, decision, views)
+            for name, model in models.items()
+        }
+        averaged = ensemble.average(known, predictions, decision, views)
+        predictions[ensemble.NAME], fitted[ensemble.NAME] = averaged
+        titles[ensemble.NAME] = ensemble.TITLE
+        starts[ensemble.NAME] = " and ".join(dict.fromkeys(starts.values()))
     tested = next(iter(predictions.values())).photos
     evaluated = {
-        name: Evaluated(one, cards[name].use, bootstrap(one)) for name, one in predictions.items()
+        name: Evaluated(one, fitted[name], bootstrap(one)) for name, one in predictions.items()
     }
     return Evaluation(
-        titles={name: card.network.title for name, card in cards.items()},
+        titles=titles,
         predictions=predictions,
         tables={
             name: {key: make(one) for key, make in TABLES.items()}
             for name, one in evaluated.items()
         },
-        starts={name: card.weights for name, card in cards.items()},
+        starts=starts,
         leak=find_leak(train if train is not None else tested[:0], tested, "test"),
-        comparison=compare(predictions, {name: one.resamples for name, one in evaluated.items()}),
+        comparison=compare(evaluated),
     )

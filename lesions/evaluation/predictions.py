@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from lesions.common.errors import LesionsError
+from lesions.common.params import Decision, Views
 from lesions.common.types import Bools, Floats, Labels
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import group_column, groups_of, read_table
@@ -18,7 +19,6 @@ from lesions.networks.inference import run_inference
 from lesions.networks.model_file import TrainedModel
 from lesions.scoring import out_of_distribution
 from lesions.scoring.metrics import all_metrics
-from lesions.scoring.rules import Decision
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def predict_test_set(
     array: Path,
     table: Path,
     decision: Decision,
-    views: int,
+    views: Views,
 ) -> Predictions:
     """Predict the photos of a test set.
 
@@ -113,14 +113,15 @@ def predict_test_set(
         )
     loader = PhotoLoader(photos.images, classifier.device)
     logits, features = run_inference(classifier, loader, photos.rows(rows["image_id"]), views)
-    probabilities = classifier.probabilities(logits)
+    fitted = card.use(views)
+    probabilities = fitted.calibration.probabilities(logits)
     return Predictions(
         dataset,
         rows,
         dataset.labels_of(rows["dx"]),
         probabilities,
         softmax(logits.astype(np.float64), axis=1),
-        card.use.decide(probabilities, decision),
+        fitted.decide(probabilities, decision),
         out_of_distribution.distances(features, model.subspace),
     )
 

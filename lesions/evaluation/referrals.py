@@ -6,14 +6,25 @@ import numpy as np
 import pandas as pd
 
 from lesions.evaluation.predictions import Predictions
-from lesions.scoring.intervals import effective_count, wilson_interval
+from lesions.scoring.guards import enough_cases, enough_groups
+from lesions.scoring.intervals import bootstrap_weights, effective_count, wilson_interval
 from lesions.scoring.operating_points import OperatingPoint, score
 
 # Of the decision curve: the probability of the group from which one would refer a patient.
 RISKS = np.arange(1, 61) / 100
 
 COLUMNS = (
-    *("group", "aim", "expected_low", "expected_high", "threshold", "sensitivity", "low", "high"),
+    *(
+        "group",
+        "aim",
+        "assured",
+        "expected_low",
+        "expected_high",
+        "threshold",
+        "sensitivity",
+        "low",
+        "high",
+    ),
     *("specificity", "specificity_low", "specificity_high"),
     *("found", "cases", "false_alarms", "others", "referred_per_found"),
 )
@@ -25,8 +36,9 @@ def operating_point_table(
     """Score thresholds that were chosen on validation; no threshold depends on these photos.
 
     Returns:
-        One row per operating point: group, aim (its sensitivity on validation), expected_low and
-        expected_high (95 % interval of the sensitivity to be expected), threshold; sensitivity and
+        One row per operating point: group, aim (its sensitivity on validation), assured,
+        expected_low and expected_high (95 % interval of the sensitivity to be expected), threshold;
+        sensitivity and
         specificity here with Wilson's intervals (low, high, specificity_low, specificity_high);
         found, cases, false_alarms, others (photos), and referred_per_found. Sensitivity is NaN if
         no photo is of the group.
@@ -48,6 +60,7 @@ def operating_point_table(
             {
                 "group": point.group,
                 "aim": point.sensitivity,
+                "assured": point.assured,
                 "expected_low": point.low,
                 "expected_high": point.high,
                 "threshold": point.threshold,
@@ -77,20 +90,39 @@ def net_benefit_table(predictions: Predictions) -> pd.DataFrame:
 
     Returns:
         One row per group, risk and strategy (`model`, `refer all`, `refer none`): group, risk,
-        strategy, net_benefit. Empty without groups.
+        strategy, net_benefit, low and high (95 % interval of the model's, NaN where `guards` finds
+        too few lesions). Empty without groups.
     """
-    rows: list[tuple[str, float, str, float]] = []
+    groups, labels = predictions.groups, predictions.labels
+    odds = RISKS / (1 - RISKS)
+    parts = []
     for group in predictions.dataset.groups:
         members = predictions.dataset.indices(group)
-        cases = np.isin(predictions.labels, members)
-        scores = score(predictions.probabilities, members)
-        for risk in RISKS:
-            odds = risk / (1 - risk)
-            for strategy, referred in {
-                "model": scores >= risk,
-                "refer all": np.ones(len(cases), dtype=bool),
-                "refer none": np.zeros(len(cases), dtype=bool),
-            }.items():
-                benefit = (cases & referred).mean() - odds * (~cases & referred).mean()
-                rows.append((group, float(risk), strategy, float(benefit)))
-    return pd.DataFrame(rows, columns=["group", "risk", "strategy", "net_benefit"])
+        cases = np.isin(labels, members)
+        referred = score(predictions.probabilities, members)[:, None] >= RISKS
+        # What each photo adds at each risk, (n, risks), for each strategy.
+        gains = {
+            "model": cases[:, None] * referred - odds * (~cases[:, None] * referred),
+            "refer all": cases[:, None] - odds * ~cases[:, None],
+            "refer none": np.zeros((len(cases), len(RISKS))),
+        }
+        table = pd.DataFrame(
+            {
+                "group": group,
+                "risk": np.tile(RISKS, len(gains)),
+                "strategy": np.repeat(list(gains), len(RISKS)),
+                "net_benefit": np.concatenate([gain.mean(axis=0) for gain in gains.values()]),
+                "low": np.nan,
+                "high": np.nan,
+            }
+        )
+        if enough_groups(groups) and enough_cases(groups, cases, ~cases):
+            samples = bootstrap_weights(groups.to_numpy(dtype=str))
+            resamples = np.concatenate(
+                [w @ gains["model"] / w.sum(axis=1, keepdims=True) for w in samples]
+            )
+            ends = np.quantile(resamples, [0.025, 0.975], axis=0)
+            table.loc[table["strategy"] == "model", ["low", "high"]] = ends.T
+        parts.append(table)
+    columns = ["group", "risk", "strategy", "net_benefit", "low", "high"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -1,14 +1,15 @@
 """Subgroups: for whom a model is better or worse."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lesions.common.types import Bools
 from lesions.evaluation.predictions import Predictions
-from lesions.scoring.intervals import MIN_CASES, effective_count, wilson_interval
-from lesions.scoring.metrics import metrics_of
+from lesions.scoring.guards import MIN_CASES
+from lesions.scoring.intervals import effective_count, wilson_interval
 
 
 def traits_of(photos: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
@@ -22,10 +23,17 @@ def traits_of(photos: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
         traits["age"] = bands.astype(object).fillna("unknown")
     if "localization" in photos:
         traits["site"] = photos["localization"].replace("", "unknown")
-    if "dx_type" in photos:
-        histology = photos["dx_type"].str.casefold().str.contains("histo")
-        traits["confirmed by"] = histology.map({True: "histology", False: "other"})
+    if (histology := by_histology(photos)) is not None:
+        names = {True: "histology", False: "other"}
+        traits["confirmed by"] = pd.Series(histology, index=photos.index).map(names)
     return traits
+
+
+def by_histology(photos: pd.DataFrame) -> Bools | None:
+    """Say which of n photos have a class that was confirmed by histology; None if unknown."""
+    if "dx_type" not in photos:
+        return None
+    return photos["dx_type"].str.casefold().str.contains("histo").to_numpy(dtype=bool)
 
 
 def _parts(photos: pd.DataFrame) -> dict[str, Bools]:
@@ -38,49 +46,31 @@ def _parts(photos: pd.DataFrame) -> dict[str, Bools]:
 
 
 def subgroup_table(
-    predictions: Predictions, point_estimates: Callable[[Predictions], dict[str, float]]
+    predictions: Predictions, metrics: Callable[[Predictions], dict[str, float]]
 ) -> pd.DataFrame:
     """Evaluate photos by sex, age, site and how the class was confirmed.
 
     Args:
         predictions: of one model.
-        point_estimates: computes every metric.
+        metrics: computes those that a subgroup can be judged by, `accuracy` and others.
 
     Returns:
         Columns group, photos, lesions, accuracy with low and high (Wilson's interval for
-        `effective_count` cases), balanced_accuracy, and of the watched group cases (lesions) and
-        sensitivity, of each group of classes its AUC. With fewer than MIN_CASES photos all metrics
-        are NaN; with fewer than MIN_CASES of a group, those of the group are. `unknown` is a
-        subgroup too.
+        `effective_count` cases), baseline (the accuracy of always predicting the subgroup's most
+        common class), and the other metrics. All are NaN with fewer than MIN_CASES lesions.
+        `unknown` is a subgroup too.
     """
-    dataset, rows = predictions.dataset, []
-
-    def cases_of(part: Predictions, group: str | None) -> int:
-        of_group = np.isin(part.labels, dataset.indices(group) if group else [])
-        return int(part.groups[of_group].nunique())
-
-    metrics = metrics_of(dataset)
-    about_groups = [key for key, metric in metrics.items() if metric.group]
+    others = [key for key in metrics(predictions) if key != "accuracy"]
+    rows: list[dict[str, Any]] = []
     for name, chosen in _parts(predictions.photos).items():
         part = predictions.subset(chosen)
-        enough = len(part.labels) >= MIN_CASES
-        values = point_estimates(part) if enough else dict.fromkeys(metrics, np.nan)
-        for key, metric in metrics.items():
-            if metric.group and cases_of(part, metric.group) < MIN_CASES:
-                values[key] = np.nan
-        low, high = wilson_interval(values["accuracy"], effective_count(part.groups))
-        rows.append(
-            {
-                "group": name,
-                "photos": len(part.labels),
-                "lesions": part.groups.nunique(),
-                "cases": cases_of(part, dataset.watched),
-                "accuracy": values["accuracy"],
-                "low": low,
-                "high": high,
-                "balanced_accuracy": values["balanced_accuracy"],
-                **{key: values[key] for key in about_groups},
-            }
-        )
-    columns = ["group", "photos", "lesions", "cases", "accuracy", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "balanced_accuracy", *about_groups])
+        lesions = part.groups.nunique()
+        row: dict[str, Any] = {"group": name, "photos": len(part.labels), "lesions": lesions}
+        if lesions >= MIN_CASES:
+            row |= metrics(part)
+            low, high = wilson_interval(row["accuracy"], effective_count(part.groups))
+            row |= {"low": low, "high": high}
+            row["baseline"] = np.bincount(part.labels).max() / len(part.labels)
+        rows.append(row)
+    columns = ["group", "photos", "lesions", "accuracy", "low", "high", "baseline", *others]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))

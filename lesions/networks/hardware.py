@@ -39,9 +39,6 @@ def set_up(device: str, precision: str, deterministic: bool) -> Hardware:
     torch.backends.cudnn.benchmark = not deterministic
     chosen = pick_device(device)
     used = pick_precision(precision, chosen)
-    # torch's own default is TF32 in convolutions: 10 bits of mantissa instead of 23.
-    torch.backends.cuda.matmul.allow_tf32 = used == "tf32"
-    torch.backends.cudnn.allow_tf32 = used == "tf32"
     return Hardware(chosen, used)
 
 

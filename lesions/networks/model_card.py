@@ -1,25 +1,21 @@
 """The model card: all that is needed to use a model file, and how it was made."""
 
 import platform
-from typing import Annotated
+from typing import Annotated, get_args
 
-import numpy as np
 import torch
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lesions.common.params import NetworkSpec, Recipe
-from lesions.common.types import Floats, Labels
+from lesions.common.params import NetworkSpec, Recipe, Views
 from lesions.dataset.description import Description
 from lesions.networks.hardware import Precision
-from lesions.scoring.calibration import LARGEST_BIAS, Calibration
-from lesions.scoring.operating_points import OperatingPoint
-from lesions.scoring.rules import Decision, decide
+from lesions.scoring.fitted import Fitted
 
-FORMAT = 4
+FORMAT = 5
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Channels = tuple[Share, Share, Share]
+_Share = Annotated[float, Field(ge=0, le=1)]
+Channels = tuple[_Share, _Share, _Share]
 _Spread = Annotated[float, Field(ge=1e-4, le=1)]
 Spread = tuple[_Spread, _Spread, _Spread]
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -27,31 +23,6 @@ Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Fitted(_Strict):
-    """What was fitted to validation photos after training."""
-
-    # The logits are divided by the temperature, then the bias of each class is added.
-    temperature: Annotated[float, Field(ge=0.05, le=20)]
-    bias: tuple[Annotated[float, Field(ge=-LARGEST_BIAS, le=LARGEST_BIAS)], ...]
-    prevalence: tuple[Share, ...]  # share of each class among the validation lesions
-    prevalence_exponent: Share  # of the decision `balanced`
-    operating_points: tuple[OperatingPoint, ...]
-    # 95 % of the validation photos have at least this highest probability ...
-    confidence_threshold: Share
-    # ... and at most this distance from the training photos, in feature space.
-    distance_threshold: Annotated[float, Field(ge=0, le=2)]
-
-    @property
-    def calibration(self) -> Calibration:
-        """What turns the network's logits into probabilities."""
-        return Calibration(self.temperature, self.bias)
-
-    def decide(self, probabilities: Floats, decision: Decision) -> Labels:
-        """Predict a class for each photo: (n, classes) to (n,); see `rules.decide`."""
-        prevalence = np.array(self.prevalence)
-        return decide(probabilities, decision, prevalence, self.prevalence_exponent)
 
 
 class ModelCard(_Strict):
@@ -64,7 +35,7 @@ class ModelCard(_Strict):
     image_size: Annotated[int, Field(ge=32, le=1024)]
     mean: Channels  # of the training photos, pixels in [0, 1]
     std: Spread
-    fitted: Fitted | None  # None while it is being trained
+    fitted: tuple[Fitted, ...]  # one for each number of views; empty while it is being trained
     weights: Text  # what training started from
     seed: int
     recipe: Recipe
@@ -75,15 +46,14 @@ class ModelCard(_Strict):
 
     @model_validator(mode="after")
     def _check_fitted(self) -> "ModelCard":
-        if self.fitted is None:
-            return self
-        lengths = {len(self.fitted.bias), len(self.fitted.prevalence)}
-        if lengths != {len(self.dataset.classes)}:
-            raise ValueError("fitted has another number of classes than dataset")
-        if unknown := {point.group for point in self.fitted.operating_points} - set(
-            self.dataset.groups
-        ):
-            raise ValueError(f"fitted has operating points for {min(unknown)!r}, not a group")
+        for fitted in self.fitted:
+            if {len(fitted.bias), len(fitted.prevalence)} != {len(self.dataset.classes)}:
+                raise ValueError("fitted has another number of classes than dataset")
+            named = {point.group for point in fitted.operating_points} | set(fitted.cases)
+            if unknown := named - set(self.dataset.groups):
+                raise ValueError(f"fitted names {min(unknown)!r}, which is not a group")
+        if self.fitted and {fitted.views for fitted in self.fitted} != set(get_args(Views)):
+            raise ValueError("fitted is not for 1 and for 4 views")
         return self
 
     @property
@@ -91,11 +61,9 @@ class ModelCard(_Strict):
         """The classes, in the order of the outputs."""
         return self.dataset.classes
 
-    @property
-    def use(self) -> Fitted:
-        """What was fitted; every model in a file has it."""
-        assert self.fitted is not None
-        return self.fitted
+    def use(self, views: int) -> Fitted:
+        """Find what was fitted for outputs averaged over so many views."""
+        return next(fitted for fitted in self.fitted if fitted.views == views)
 
 
 def versions() -> dict[str, str]:

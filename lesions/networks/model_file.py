@@ -153,6 +153,6 @@ def _read_header(path: Path) -> _Header:
         ) from None
     except (ValueError, AttributeError, RecursionError) as error:
         raise LesionsError(f"{path}: its metadata is damaged ({error}). Train it again.") from None
-    if header.card.fitted is None:
+    if not header.card.fitted:
         raise LesionsError(f"{path}: its training was not finished. Train it again.")
     return header

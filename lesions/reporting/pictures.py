@@ -72,8 +72,8 @@ def write_sheets(
     sheet = augmented_photos(photos.images, rows, classes, augmentation, seed)
     write_picture(folder / "augmented.png", sheet)
     tables = {}
-    for name, predictions in evaluation.predictions.items():
-        table = as_table(predictions)
+    for name in models:
+        table = as_table(evaluation.predictions[name])
         tables[evaluation.titles[name]] = table.assign(row=photos.rows(table["image_id"]))
     write_picture(folder / "extreme_cases.png", extreme_cases(photos.images, tables))
     classifiers = [model.classifier for model in models.values()]

@@ -263,6 +263,17 @@ def net_benefit() -> Spec:
             },
             "encoding": {**axes, "text": {"field": "strategy"}},
         },
+        {
+            "transform": [{"filter": "datum.strategy === 'model'"}, *known("low")],
+            "mark": {"type": "area", "opacity": 0.15, "clip": True},
+            "encoding": {
+                **axes,
+                "y": number("low", Y_LABEL, scale={"domainMin": -0.05}),
+                "y2": {"field": "high"},
+                "color": colour(),
+                "detail": {"field": "rev"},
+            },
+        },
         lines(
             {"domainMin": -0.05},
             transform=[{"filter": "datum.strategy === 'model'"}],
@@ -271,7 +282,8 @@ def net_benefit() -> Spec:
     ]
     return template(
         "A model is of use at a risk if its line is above both grey ones. Net benefit: share "
-        "rightly referred, minus the wrongly referred times the odds of the risk.",
+        "rightly referred, minus the wrongly referred times the odds of the risk. Band: 95 % "
+        "interval.",
         **panels("group", 2, (360, 260), layer),
     )
 
@@ -382,6 +394,14 @@ def templates() -> dict[str, Spec]:
             ],
             layer=interval_layers(Y, colour(), "baseline", shown),
         ),
+        "calibration": template(
+            "Right probabilities have a slope of 1, an intercept of 0, and expect as many cases as "
+            "were observed. Line: 95 % interval.",
+            width=420,
+            height={"step": 15},
+            transform=[row_of("model", "rev")],
+            layer=interval_layers(Y, colour(), None, shown, None),
+        ),
         "decisions": template(
             "The same probabilities under both rules for the predicted class. Line: 95 % interval. "
             "The rule balanced finds more of the rare classes, and is less often right.",
@@ -424,12 +444,14 @@ def templates() -> dict[str, Spec]:
         ),
         "operating_points": template(
             "Thresholds chosen on validation to find .80, .90 and .95 of a group (black tick), and "
-            "what they find on the test photos. Line: 95 % interval.",
+            "what they find on the test photos. Line: 95 % interval. Assured: so low that it finds "
+            "its aim on new photos with 95 % confidence.",
             width=420,
             height={"step": 15},
             transform=[
                 {
-                    "calculate": "datum.group + ', aim ' + format(toNumber(datum.aim), '.2f')",
+                    "calculate": "datum.group + ', aim ' + format(toNumber(datum.aim), '.2f') + "
+                    "(test(/true/i, '' + datum.assured) ? ', assured' : '')",
                     "as": "point",
                 },
                 row_of("model", "rev"),

@@ -15,7 +15,7 @@ from lesions.common import layout
 from lesions.common.errors import LesionsError
 from lesions.reporting.render import data_uri, environment, image_uri
 from lesions.reporting.results import Results
-from lesions.scoring.intervals import MIN_CASES
+from lesions.scoring.guards import MIN_CASES
 
 # The section of the page for each plot of dvc.yaml, by the name of its file or its own name.
 SECTIONS = {
@@ -26,7 +26,10 @@ SECTIONS = {
     "decisions": "referral",
     "operating_points": "referral",
     "net_benefit": "referral",
+    "verified": "results",
+    "verified_operating_points": "referral",
     "reliability": "confidence",
+    "group_calibration": "confidence",
     "predictions": "confidence",
     "selective": "confidence",
     "thresholds": "curves",
@@ -83,6 +86,7 @@ def build_report(results: Results) -> str:
             metric_of=test.of("metrics", "metric", "model"),
             class_of=test.of("per_class", "dx", "model"),
             subgroups=test.of("subgroups", "group", "model"),
+            verified=test.of("verified", "model", "metric"),
             missed=_missed(results),
             test_sets=[test, *results.external_tests],
             min_cases=MIN_CASES,

@@ -17,6 +17,7 @@ from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import groups_of, read_header
 from lesions.dataset.splits import find_leak
+from lesions.evaluation import ensemble
 from lesions.evaluation.comparison import verdicts
 from lesions.networks.model_card import ModelCard
 from lesions.networks.model_file import read_card
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 # Columns that are text even if all of it looks like numbers.
 TEXT = (
     *("image_id", "lesion_id", "patient_id", "dx", "actual", "predicted", "model", "group"),
-    *("first", "second", "metric", "title", "decision"),
+    *("first", "second", "metric", "measure", "title", "decision"),
 )
 
 
@@ -42,6 +43,10 @@ class TestSet:
     decisions: list[Row]
     operating_points: list[Row]
     subgroups: list[Row]
+    # Of the photos confirmed by histology alone; empty if that is not known, or all are.
+    verified: list[Row]
+    verified_operating_points: list[Row]
+    group_calibration: list[Row]
 
     def of(self, table: str, *keys: str) -> dict[str, Any]:
         """Nest the rows of a table by two of its columns: {first: {second: row}}."""
@@ -60,7 +65,7 @@ class Results:
     source: str
     image_size: int
     run: Row  # from `describe_run`
-    models: list[Row]
+    models: list[Row]  # the networks, and perhaps their mean, which has no weights
     leaking: list[str]  # warnings
     verdicts: list[str]
     test: TestSet
@@ -94,7 +99,8 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
     cards = {model: read_card(layout.model_file(model)) for model in models}
     starts = {card.network.title: card.weights for card in cards.values()}
     test = _read_test_set("test set", layout.plots())
-    if (evaluated := {row["model"] for row in test.metrics}) != set(starts):
+    evaluated = {row["model"] for row in test.metrics}
+    if evaluated - {ensemble.TITLE} != set(starts):
         raise LesionsError(
             f"{layout.plots()}/metrics.csv: of {', '.join(sorted(evaluated))}, not of "
             f"{', '.join(sorted(starts))}. `dvc repro` evaluates all models."
@@ -103,12 +109,16 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
     train, val, tested = map(read_csv, paths)
     leaks = (find_leak(train, val, "validation"), find_leak(train, tested, "test"))
     card = next(iter(cards.values()))
+    described = [_describe_model(model, card) for model, card in cards.items()]
+    if ensemble.TITLE in evaluated:
+        described.append({"name": ensemble.NAME, "title": ensemble.TITLE, "weights": None})
+        starts[ensemble.TITLE] = " and ".join(dict.fromkeys(starts.values()))
     return Results(
         dataset=dataset,
         source=card.recipe.source,
         image_size=card.image_size,
         run=describe_run(),
-        models=[_describe_model(model, card) for model, card in cards.items()],
+        models=described,
         leaking=[leak.warning for leak in leaks if leak],
         verdicts=_verdicts(test, starts, leaks[0].word),
         test=test,

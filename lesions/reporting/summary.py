@@ -7,9 +7,11 @@ import pandas as pd
 from lesions.common import layout
 from lesions.evaluation.evaluation import BASELINE, Evaluation
 from lesions.reporting.render import duration
+from lesions.scoring.guards import MIN_CASES
 from lesions.scoring.metrics import metrics_of
 
 SENSITIVITY = 0.90  # of the operating points that are shown
+VERIFIED = ("accuracy", "balanced_accuracy")  # and the AUC of each group: for histology alone
 NEXT = """
 Look at it:  lesions report   (everything on one page)     dvc plots show   (all plots)
 Compare it:  dvc exp diff     (with the last commit)
@@ -32,17 +34,41 @@ def summarise(evaluation: Evaluation, test_set: str) -> str:
     heading = f"{test_set}: {evaluation.photos:,} photos; baseline: always the most common class"
     lines = [line.rstrip() for line in text.to_string().splitlines()]
     lines += ["", *_referrals(evaluation)]
+    if verified := _verified(evaluation):
+        lines += ["", *(textwrap.fill(line, 100) for line in verified)]
     verdicts = [textwrap.fill(sentence, 100) for sentence in evaluation.verdicts()]
     leak = [textwrap.fill(evaluation.leak.warning, 100), ""] if evaluation.leak else []
     return "\n".join(["", *leak, heading, *lines, "", *verdicts, NEXT])
 
 
+def _verified(evaluation: Evaluation) -> list[str]:
+    """Say how good the models are on the photos confirmed by histology, one line per model."""
+    lines = []
+    for model, title in evaluation.titles.items():
+        table = evaluation.tables[model]["verified"].set_index("metric")
+        if len(table):
+            known = [
+                f"{metric.title} {table['value'][key]:.3f}"
+                for key, metric in metrics_of(evaluation.dataset).items()
+                if key in VERIFIED or (metric.group and not metric.is_key)
+            ]
+            lines.append(
+                f"{title}, only on the {table['photos'].iloc[0]} photos confirmed by histology: "
+                f"{', '.join(known)}"
+            )
+    return lines
+
+
 def _referrals(evaluation: Evaluation) -> list[str]:
     """Say what the thresholds for a sensitivity of .90 find, one line per model and group."""
+    if not any(len(tables["operating_points"]) for tables in evaluation.tables.values()):
+        return [f"no thresholds: validation has fewer than {MIN_CASES} cases of each group"]
     lines = []
     for model, title in evaluation.titles.items():
         table = evaluation.tables[model]["operating_points"]
-        for row in table[table["aim"] == SENSITIVITY].to_dict("records"):
+        for row in table.to_dict("records"):
+            if row["aim"] != SENSITIVITY or row["assured"]:
+                continue
             lines.append(
                 f"{title}, threshold for {row['group']} at sensitivity .90 on validation: finds "
                 f"{row['found']} of {row['cases']}, {row['false_alarms']} false alarms among "

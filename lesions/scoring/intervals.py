@@ -7,11 +7,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from lesions.common.types import Floats
+from lesions.scoring.guards import MAX_UNDEFINED
 
 Interval = tuple[float, float]  # lowest, highest
 
-MIN_GROUPS = 30  # fewest lesions or patients of a test set for which bootstrap intervals are shown
-MIN_CASES = 10  # fewest photos of a subgroup, or cases of a class, for which metrics are shown
 RESAMPLES = 2000
 SEED = 0  # the same resamples for every model, so that differences are paired
 _BLOCK = 4_000_000  # weights held in memory at a time: 32 MB
@@ -46,12 +45,15 @@ def bootstrap_weights(groups: npt.NDArray[np.str_]) -> Iterator[Floats]:
 def percentile_interval(values: Floats, confidence: float = 0.95) -> Interval:
     """Take the middle share of a metric's resamples; those that are NaN do not count.
 
+    Returns:
+        NaN if over MAX_UNDEFINED of them are NaN, or if all are the same.
+
     >>> low, high = percentile_interval(np.arange(1001))
     >>> round(low, 3), round(high, 3)
     (25.0, 975.0)
     """
     known = values[np.isfinite(values)]
-    if not len(known):
+    if len(known) < (1 - MAX_UNDEFINED) * len(values) or np.ptp(known) < 1e-9:
         return np.nan, np.nan
     low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -111,21 +111,37 @@ def mean_of_known(values: Floats) -> Floats:
     return ratio(np.where(known, values, 0).sum(axis=1), known.sum(axis=1))
 
 
-def of_confusion(confusion: Floats, dataset: Description) -> dict[str, Floats]:
+def where_all_occur(values: Floats, confusion: Floats, labels: Labels) -> Floats:
+    """Replace a mean over classes by NaN in the samples that lack a class of the test set.
+
+    Such a sample would estimate the mean over other classes.
+
+    Args:
+        values: (b,).
+        confusion: (b, classes, classes).
+        labels: (n,) class indices of the whole test set.
+    """
+    lacking = (confusion.sum(axis=2)[:, np.unique(labels)] == 0).any(axis=1)
+    return np.where(lacking, np.nan, values)
+
+
+def of_confusion(confusion: Floats, labels: Labels, dataset: Description) -> dict[str, Floats]:
     """Compute the key metrics that depend on the predicted classes alone.
 
     Args:
         confusion: (b, classes, classes), from `confusion_matrices`.
+        labels: (n,) class indices of the whole test set.
         dataset: names the watched group.
 
     Returns:
         A dict from metric to its (b,) values, as `key_metrics`.
     """
+    balanced = mean_of_known(sensitivities(confusion))
     values = {
         "accuracy": accuracy(confusion),
-        "balanced_accuracy": mean_of_known(sensitivities(confusion)),
+        "balanced_accuracy": where_all_occur(balanced, confusion, labels),
         "weighted_f1": weighted_f1(confusion),
-        "macro_f1": mean_of_known(f1_scores(confusion)),
+        "macro_f1": where_all_occur(mean_of_known(f1_scores(confusion)), confusion, labels),
     }
     if watched := dataset.watched:
         sensitivity = group_sensitivity(confusion, dataset.indices(watched))
@@ -154,8 +170,8 @@ def key_metrics(
         weights: (b, n), how often each photo counts in each of b samples; by default once, b = 1.
 
     Returns:
-        A dict from metric to its (b,) values, in the order of `metrics_of`; NaN where the classes
-        that it needs do not occur.
+        A dict from metric to its (b,) values, in the order of `metrics_of`; NaN where a class
+        that it needs does not occur.
     """
     weights = np.ones((1, len(labels))) if weights is None else weights
     classes = probabilities.shape[1]
@@ -163,7 +179,9 @@ def key_metrics(
     areas = [
         curve(probabilities[:, index], labels == index, weights).area() for index in range(classes)
     ]
-    values = of_confusion(confusion, dataset) | {"roc_auc": mean_of_known(np.stack(areas, axis=1))}
+    mean_area = mean_of_known(np.stack(areas, axis=1))
+    values = of_confusion(confusion, labels, dataset)
+    values["roc_auc"] = where_all_occur(mean_area, confusion, labels)
     return {key: values[key] for key, metric in metrics_of(dataset).items() if metric.is_key}
 
 

@@ -21,11 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lesions.common import layout
 from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
+from lesions.common.params import Decision, Views
 from lesions.dataset.description import Description
 from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
 from lesions.reporting.render import environment, image_uri, interval, number
 from lesions.reporting.results import read_results
-from lesions.scoring.rules import Decision
+from lesions.scoring.guards import MIN_CASES
 from lesions.serving.predictor import Predictor
 from lesions.sources.sample import LESIONS, render_photo
 
@@ -72,7 +73,7 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])[0]
     probabilities = prediction.probabilities.round(4).tolist()
-    card = predictor.classifier.card
+    card, fitted = predictor.classifier.card, predictor.fitted
     return {
         "title": card.network.title,
         "probabilities": dict(zip(card.classes, probabilities, strict=True)),
@@ -80,9 +81,11 @@ def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
         "sums": {group: round(prediction.scores[group], 4) for group in card.dataset.sums},
         "referral": {
             point.group: prediction.reaches(point)
-            for point in card.use.operating_points
-            if point.sensitivity == SENSITIVITY
+            for point in fitted.operating_points
+            if point.sensitivity == SENSITIVITY and not point.assured
         },
+        # Of the groups without a threshold.
+        "too_few": {group: cases for group, cases in fitted.cases.items() if cases < MIN_CASES},
         "low_confidence": prediction.low_confidence,
         "out_of_distribution": prediction.out_of_distribution,
         "milliseconds": round(1000 * seconds),
@@ -127,7 +130,7 @@ def evidence(paths: list[Path], titles: list[str], dataset: Description) -> list
 
 
 def application(
-    paths: list[Path], decision: Decision = "most-probable", views: int = 1
+    paths: list[Path], decision: Decision = "most-probable", views: Views = 1
 ) -> Starlette:
     """Make the web application for some model files.
 
@@ -159,6 +162,7 @@ def application(
                 synthetic=synthetic,
                 max_bytes=MAX_BYTES,
                 sensitivity=round(100 * SENSITIVITY),
+                min_cases=MIN_CASES,
                 heat_colour=f"rgba({heat_colour},{OPACITY})",
                 evidence=quotes,
             )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from lesions.common.errors import LesionsError
+from lesions.common.params import Decision, Views
 from lesions.common.threads import thread_pool
 from lesions.common.types import Pixels
 from lesions.dataset.photos import decode, read_file
@@ -18,7 +19,6 @@ from lesions.networks.augmentation import to_float
 from lesions.networks.inference import BATCH_SIZE, logits_and_features
 from lesions.scoring import out_of_distribution
 from lesions.scoring.operating_points import OperatingPoint, score
-from lesions.scoring.rules import Decision
 
 
 class Prediction(NamedTuple):
@@ -52,7 +52,7 @@ class Predictor:
         path: Path,
         device: str = "auto",
         decision: Decision = "most-probable",
-        views: int = 1,
+        views: Views = 1,
     ) -> None:
         """Load a model file.
 
@@ -62,11 +62,11 @@ class Predictor:
             decision: which class to predict, given the probabilities.
             views: how many mirrored views to average, 1 or 4.
         """
-        trained_in = model_file.read_card(path).precision
-        precision = "auto" if trained_in in hardware.AUTOCAST else trained_in
-        model = model_file.load(path, hardware.set_up(device, precision, deterministic=True))
+        # In fp32, for which calibration and thresholds were fitted.
+        model = model_file.load(path, hardware.set_up(device, "fp32", deterministic=True))
         self.classifier, self._subspace = model.classifier, model.subspace
-        self._decision, self._views = decision, views
+        self.fitted = model.classifier.card.use(views)
+        self._decision = decision
 
     def decode(self, data: bytes, name: str) -> Pixels:
         """Decode a photo like the training photos: (s, s, 3) uint8.
@@ -82,15 +82,16 @@ class Predictor:
         Raises:
             LesionsError: a probability is not finite.
         """
-        classifier, card = self.classifier, self.classifier.card
+        classifier, fitted = self.classifier, self.fitted
+        card = classifier.card
         with torch.inference_mode():
             on_device = torch.from_numpy(photos).to(classifier.device)
             images = to_float(on_device)
-            logits, features = logits_and_features(classifier, images, self._views)
-        probabilities = classifier.probabilities(logits.cpu().numpy())
+            logits, features = logits_and_features(classifier, images, fitted.views)
+        probabilities = fitted.calibration.probabilities(logits.cpu().numpy())
         if not np.isfinite(probabilities).all():
             raise LesionsError(f"{card.network.title}: a prediction is not finite: train it again.")
-        predicted = card.use.decide(probabilities, self._decision)
+        predicted = fitted.decide(probabilities, self._decision)
         groups = {name: card.dataset.indices(name) for name in card.dataset.groups}
         scores = {name: score(probabilities, members) for name, members in groups.items()}
         distances = out_of_distribution.distances(features.cpu().numpy(), self._subspace)
@@ -99,8 +100,8 @@ class Predictor:
                 row,
                 int(predicted[number]),
                 {name: float(values[number]) for name, values in scores.items()},
-                bool(row.max() < card.use.confidence_threshold),
-                bool(distances[number] > card.use.distance_threshold),
+                bool(row.max() < fitted.confidence_threshold),
+                bool(distances[number] > fitted.distance_threshold),
             )
             for number, row in enumerate(probabilities)
         ]

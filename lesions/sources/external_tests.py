@@ -66,8 +66,8 @@ def leave_out_training_photos(
         raw_images: the folder of their files.
 
     Returns:
-        As `find_external_test`, without photos of the same bytes, or of the same name and nearly
-        the same pixels: a copy in another size.
+        As `find_external_test`, without photos of the same bytes, or of the same name (in capitals
+        or not) and nearly the same pixels: a copy in another size.
 
     Raises:
         LesionsError: no photo remains.
@@ -78,10 +78,10 @@ def leave_out_training_photos(
     for path in sorted(raw_images.iterdir()):
         if (image_id := image_id_of(path)) in ids:
             by_size.setdefault(path.stat().st_size, []).append(path)
-            by_stem.setdefault(image_id.rpartition("/")[2], []).append(path)
+            by_stem.setdefault(image_id.rpartition("/")[2].casefold(), []).append(path)
 
     def known(photo: PhotoFile) -> bool:
-        namesakes = by_stem.get(photo.name, [])
+        namesakes = by_stem.get(photo.name.casefold(), [])
         if not (paths := [*by_size.get(photo.size, []), *namesakes]):
             return False
         data = photo.read()

@@ -21,7 +21,7 @@ from lesions.common.types import Labels, Rows
 from lesions.networks.augmentation import augment, random_changes
 from lesions.networks.batches import PhotoLoader, split_into_batches
 from lesions.networks.classifier import Classifier
-from lesions.networks.inference import Outputs, run_inference
+from lesions.networks.inference import run_inference
 from lesions.scoring import metrics
 from lesions.scoring.calibration import cross_entropy
 from lesions.training.processes import Processes
@@ -44,8 +44,9 @@ class Training:
     loader: PhotoLoader
     train: LabelledRows
     val: LabelledRows
-    val_groups: "pd.Series[str]"  # (n,) the lesion or patient of each validation photo
-    classifier: Classifier  # for validation: the network alone
+    train_groups: "pd.Series[str]"  # the lesion or patient of each row of `train`
+    val_photos: pd.DataFrame  # image_id, lesion_id, dx and more of each row of `val`
+    classifier: Classifier  # for validation: the network alone, in fp32, as it will be used
     parallel: Classifier  # the same network, with gradients averaged over all processes
     optimizer: Optimizer
     scaler: GradScaler  # keeps fp16 gradients from vanishing; does nothing in other precisions
@@ -184,11 +185,8 @@ def _fetch(losses: list[Tensor], label: str, params: Params) -> npt.NDArray[np.f
     return values
 
 
-def validate(training: Training, epoch: int) -> tuple[EpochResult, Outputs]:
-    """Run the network on the validation photos; each process takes its shard.
-
-    Returns:
-        The result, and the logits and features of all validation photos.
+def validate(training: Training, epoch: int) -> EpochResult:
+    """Run the network on the validation photos, in fp32; each process takes its shard.
 
     Raises:
         LesionsError: a logit is not finite.
@@ -196,9 +194,7 @@ def validate(training: Training, epoch: int) -> tuple[EpochResult, Outputs]:
     processes, data = training.processes, training.val
     processes.broadcast_buffers(training.classifier.network)
     shard = processes.shard(data.rows)
-    outputs = run_inference(training.classifier, training.loader, shard)
-    outputs = Outputs(*map(processes.all_gather, outputs))
-    logits = outputs.logits
+    logits = processes.all_gather(run_inference(training.classifier, training.loader, shard).logits)
     if not np.isfinite(logits).all():
         raise LesionsError(
             f"{training.label(epoch)}: the logits on validation are not finite at lr "
@@ -206,4 +202,4 @@ def validate(training: Training, epoch: int) -> tuple[EpochResult, Outputs]:
         )
     loss = cross_entropy(logits, data.labels)
     predicted = np.asarray(logits.argmax(axis=1))
-    return EpochResult(loss, predicted, data.labels, logits.shape[1]), outputs
+    return EpochResult(loss, predicted, data.labels, logits.shape[1])

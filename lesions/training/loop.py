@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,29 +19,27 @@ from torch import Tensor
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError, is_out_of_memory
-from lesions.common.params import Params, TrainingParams
-from lesions.common.types import Features, Pixels
+from lesions.common.params import NetworkSpec, Params, TrainingParams, Views
+from lesions.common.types import Features, Floats, Pixels
 from lesions.dataset import shortcut
 from lesions.dataset.description import Description
-from lesions.dataset.metadata import groups_of
+from lesions.dataset.metadata import group_column, groups_of
 from lesions.dataset.photos import PhotoArray
-from lesions.dataset.splits import photo_weights
 from lesions.networks import architectures
 from lesions.networks.batches import PhotoLoader, channel_statistics
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware, describe_device
 from lesions.networks.inference import run_inference
-from lesions.networks.model_card import Fitted, ModelCard, versions
+from lesions.networks.model_card import ModelCard, versions
 from lesions.scoring import out_of_distribution
-from lesions.scoring.calibration import fit_calibration
+from lesions.scoring.calibration import cross_entropy
+from lesions.scoring.fitted import fit
 from lesions.scoring.metrics import rounded_key_metrics
-from lesions.scoring.operating_points import fit_operating_points
-from lesions.scoring.rules import fit_exponent
+from lesions.training import last_layer
 from lesions.training.checkpoints import Checkpoint, code_digest, fingerprint
-from lesions.training.epochs import LabelledRows, Training, train_one_epoch, validate
+from lesions.training.epochs import EpochResult, LabelledRows, Training, train_one_epoch, validate
 from lesions.training.processes import Processes
 
-FLAGGED = 0.05  # share of the validation photos that each threshold of the model card flags
 # Parameters that do not change what is trained: a run can resume on another machine.
 HARDWARE_PARAMS = {"device", "devices", "deterministic"}
 SINGLE_PROCESS = Processes()
@@ -62,8 +60,6 @@ class BestEpoch:
 
     epoch: int
     state: dict[str, Tensor]
-    logits: Tensor  # (n, classes) of the validation photos
-    features: Tensor  # (n, f) of the same
 
 
 @dataclass
@@ -84,6 +80,7 @@ class Trained:
     card: ModelCard
     history: pd.DataFrame  # one row per epoch
     metrics: dict[str, float]  # the key metrics on the validation photos
+    validation: pd.DataFrame  # one row per validation photo, see `validation_table`
     checkpoint: Checkpoint  # to be removed when the model is written
 
 
@@ -113,6 +110,8 @@ def train(
     """
     training = set_up(model, data, params, hardware, processes)
     checkpoint = Checkpoint(model, identify(training, data))
+    if training.classifier.card.network.fit == "last-layer":
+        return train_last_layer(training, checkpoint, history)
     try:
         return run_epochs(training, checkpoint, history)
     except RuntimeError as error:
@@ -136,7 +135,7 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
         start = time.perf_counter()
         train_result = train_one_epoch(training, epoch)
         seconds_training = time.perf_counter() - start
-        val_result, val_outputs = validate(training, epoch)
+        val_result = validate(training, epoch)
         done.history.append(
             {
                 "epoch": epoch,
@@ -148,15 +147,62 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
         )
         # Keep a copy of the best epoch's weights.
         if done.best is None or params.keep == "last" or _improved(done.history, done.best):
-            state = training.classifier.network.state_dict()
-            copy = {key: value.detach().clone() for key, value in state.items()}
-            done.best = BestEpoch(epoch, copy, *map(torch.from_numpy, val_outputs))
+            done.best = BestEpoch(epoch, copy_weights(training))
         # Write the history and the checkpoint.
         if is_main:
             write_csv(history, history_table(training, done))
             save_checkpoint(training, checkpoint, done)
         print(describe_epoch(training, done.history), flush=True)
     return finish(training, done, checkpoint) if is_main else None
+
+
+def train_last_layer(training: Training, checkpoint: Checkpoint, history: Path) -> Trained:
+    """Fit the last layer alone; arguments as for `train`. It counts as one epoch."""
+    start = time.perf_counter()
+    train_result = refit(training)
+    seconds = time.perf_counter() - start
+    row = {
+        "epoch": 1,
+        **train_result.metrics("train"),
+        **validate(training, 1).metrics("val"),
+        "seconds": round(time.perf_counter() - start, 2),
+        "photos_per_second": round(len(train_result.labels) / seconds, 2),
+    }
+    here = f"{training.classifier.card.device}, {training.classifier.card.precision}"
+    done = TrainingState([row], BestEpoch(1, copy_weights(training)), [here])
+    write_csv(history, history_table(training, done))
+    return finish(training, done, checkpoint)
+
+
+def refit(training: Training) -> EpochResult:
+    """Replace the last layer by one that is fitted on the features of the training photos.
+
+    Returns:
+        How well it does on these photos, each once.
+    """
+    classifier = training.classifier
+    rows, first = np.unique(training.train.rows, return_index=True)
+    labels, groups = training.train.labels[first], training.train_groups.iloc[first]
+    features = last_layer.compute_features(classifier, training.loader, rows)
+    classes = len(classifier.card.classes)
+    weights, biases = last_layer.fit_last_layer(features, labels, groups, classes)
+    layer = last_layer.find_last_layer(classifier.network, classifier.card.network.title)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weights))
+        layer.bias.copy_(torch.from_numpy(biases))
+    logits = features @ weights.T + biases
+    return EpochResult(cross_entropy(logits, labels), logits.argmax(axis=1), labels, classes)
+
+
+def has_fitted_head(params: Params, network: NetworkSpec) -> bool:
+    """Say whether the last layer is fitted by logistic regression in the end."""
+    return params.head == "refitted" or network.fit == "last-layer"
+
+
+def copy_weights(training: Training) -> dict[str, Tensor]:
+    """Copy the weights and buffers of the network."""
+    state = training.classifier.network.state_dict()
+    return {key: value.detach().clone() for key, value in state.items()}
 
 
 def set_up(
@@ -189,6 +235,8 @@ def set_up(
     # The network.
     entry, weights = params.network(model), params.starting_weights(model)
     network = architectures.build(entry, len(data.dataset.classes), weights, params.seed)
+    if has_fitted_head(params, entry):
+        last_layer.find_last_layer(network, entry.title)  # now, not after the last epoch
     software = versions()
     if weights == "imagenet":
         software["ImageNet weights"] = architectures.imagenet_weights_hash(entry)
@@ -199,7 +247,7 @@ def set_up(
         image_size=data.photos.size,
         mean=mean,
         std=std,
-        fitted=None,
+        fitted=(),
         weights=weights,
         seed=params.seed,
         recipe=params.recipe(),
@@ -208,7 +256,7 @@ def set_up(
         device=_device_name(device, processes),
         versions=software,
     )
-    classifier = Classifier(network, card, hardware)
+    classifier = Classifier(network, card, Hardware(device, "fp32"))
     parallel = Classifier(processes.parallelise(network, device), card, hardware)
 
     # The optimizer; train_one_epoch sets the learning rate before every step.
@@ -225,7 +273,8 @@ def set_up(
         loader=loader,
         train=LabelledRows(train_rows, data.dataset.labels_of(data.train["dx"])),
         val=LabelledRows(val_rows, data.dataset.labels_of(data.val["dx"])),
-        val_groups=groups_of(data.val),
+        train_groups=groups_of(data.train),
+        val_photos=data.val,
         classifier=classifier,
         parallel=parallel,
         optimizer=optimizer,
@@ -337,22 +386,31 @@ def describe_epoch(training: Training, history: list[dict[str, float]]) -> str:
     )
 
 
+def validation_table(photos: pd.DataFrame, probabilities: Floats, card: ModelCard) -> pd.DataFrame:
+    """Keep the predictions of the validation photos, so that experiments can be compared in pairs.
+
+    Returns:
+        Columns image_id, lesion or patient, actual, and one probability per class in class order.
+    """
+    ids = dict.fromkeys(("image_id", group_column(photos)))
+    table = photos[list(ids)].assign(actual=photos["dx"]).reset_index(drop=True)
+    columns = pd.DataFrame(probabilities.round(6), columns=list(card.classes))
+    return pd.concat([table, columns], axis=1)
+
+
 def finish(training: Training, done: TrainingState, checkpoint: Checkpoint) -> Trained:
-    """Go back to the best epoch, calibrate it on validation and describe its features."""
+    """Go back to the best epoch, and fit what turns its logits into decisions on validation."""
     classifier, val, best = training.classifier, training.val, done.best
     assert best is not None
     classifier.network.load_state_dict(best.state)
     card = classifier.card
 
-    # On validation, where each lesion or patient counts once: calibrate, and choose thresholds.
-    logits, weights = best.logits.numpy(), photo_weights(training.val_groups)
-    calibration = fit_calibration(logits, val.labels, weights)
-    probabilities = calibration.probabilities(logits)
-    prevalence = np.bincount(val.labels, weights, len(card.classes)) / weights.sum()
-    exponent = fit_exponent(probabilities, val.labels, prevalence, weights)
-    groups = {group: card.dataset.indices(group) for group in card.dataset.groups}
-    points = fit_operating_points(probabilities, val.labels, training.val_groups, groups)
-    confidence = probabilities.max(axis=1)
+    # Fit the last layer again, if that is asked for. It then expects all classes equally often.
+    trained = np.bincount(training.train.labels, minlength=len(card.classes)).astype(np.float64)
+    if training.params.head == "refitted" and card.network.fit == "all":
+        refit(training)
+    if has_fitted_head(training.params, card.network):
+        trained = (trained > 0).astype(np.float64)
 
     # Find the subspace that the features of the training photos lie in.
     photos = np.unique(training.train.rows)
@@ -360,27 +418,28 @@ def finish(training: Training, done: TrainingState, checkpoint: Checkpoint) -> T
     chosen = photos[np.linspace(0, len(photos) - 1, count).astype(int)]
     features = run_inference(classifier, training.loader, chosen).features
     subspace = out_of_distribution.fit_subspace(features)
-    distances = out_of_distribution.distances(best.features.numpy(), subspace)
 
-    # Two more thresholds flag the least confident and the farthest 5 % of the validation photos.
-    fitted = Fitted(
-        temperature=calibration.temperature,
-        bias=calibration.bias,
-        prevalence=tuple(prevalence.round(6).tolist()),
-        prevalence_exponent=exponent,
-        operating_points=points,
-        confidence_threshold=round(float(np.quantile(confidence, FLAGGED)), 6),
-        distance_threshold=round(float(np.quantile(distances, 1 - FLAGGED)), 6),
-    )
+    # Fit on validation, in the precision and with the views that will be used.
+    fitted = []
+    for views in get_args(Views):
+        outputs = run_inference(classifier, training.loader, val.rows, views)
+        distances = out_of_distribution.distances(outputs.features, subspace)
+        units, dataset = groups_of(training.val_photos), card.dataset
+        one = fit(outputs.logits, distances, val.labels, units, dataset, trained, views)
+        fitted.append((one, outputs.logits))
+    as_it_is, logits = fitted[0]
+    probabilities = as_it_is.calibration.probabilities(logits)
     device = "; then ".join(done.hardware) if len(done.hardware) > 1 else card.device
+    update = {"fitted": tuple(one for one, _ in fitted), "device": device}
     return Trained(
-        state=best.state,
+        state=copy_weights(training),
         subspace=subspace,
-        card=card.model_copy(update={"fitted": fitted, "device": device}),
+        card=card.model_copy(update=update),
         history=history_table(training, done),
         metrics=rounded_key_metrics(
             probabilities, np.asarray(probabilities.argmax(axis=1)), val.labels, card.dataset
         ),
+        validation=validation_table(training.val_photos, probabilities, card),
         checkpoint=checkpoint,
     )
 

@@ -28,11 +28,14 @@ def test_a_network_has_all_blocks_that_the_others_have(place: Path) -> None:
     assert text.count("EfficientNet-B0") == text.count("MobileNetV2")
     pipeline = yaml.safe_load(text)
     stage = pipeline["stages"]["train-efficientnet_b0"]
-    assert stage["outs"] == ["models/efficientnet_b0.safetensors"]
+    assert stage["outs"] == [
+        "models/efficientnet_b0.safetensors",
+        "models/efficientnet_b0.validation.csv",
+    ]
     assert stage["params"][0] == "networks.efficientnet_b0"
     assert "models/efficientnet_b0.safetensors" in pipeline["stages"]["evaluate"]["deps"]
     external = pipeline["stages"]["evaluate-external"]["do"]
-    assert {"metrics/${key}/efficientnet_b0.json": {"cache": False}} in external["metrics"]
+    assert "models/efficientnet_b0.safetensors" in external["deps"]
     assert pipeline["artifacts"]["efficientnet_b0"]["path"] == stage["outs"][0]
     curves = next(plot for plot in pipeline["plots"] if "Loss" in plot)["Loss"]["y"]
     assert "plots/efficientnet_b0/history.csv" in curves
@@ -74,3 +77,11 @@ def test_titles_of_any_characters_and_files_written_by_hand(place: Path) -> None
     params.write_text(params.read_text().replace("  mobilenetv2:\n", "  mobilenetv2:  # small\n"))
     remove_network("mobilenetv2")
     assert list(load_params().networks) == ["resnet50"]
+
+
+def test_a_last_layer_baseline_is_an_entry_of_its_own(place: Path) -> None:
+    add_network("resnet18-last-layer", SPEC.model_copy(update={"fit": "last-layer"}))
+    networks = load_params().networks
+    assert networks["resnet18-last-layer"].fit == "last-layer"
+    assert networks["mobilenetv2"].fit == "all"
+    assert (place / "params.yaml").read_text().count("\n    fit:") == 1

@@ -206,7 +206,7 @@ def test_duplicate_pairs_become_one_lesion() -> None:
         }
     )
     assert list(join_groups(table, pairs)["lesion_id"])[:4] == ["A", "C", "A", "A"]
-    assert len(pairs) == 18
+    assert len(pairs) == 71
 
 
 def test_pairs_are_cleaned_and_other_columns_ignored(tmp_path: Path) -> None:

@@ -1,31 +1,33 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import predictions_of, random_predictions
+from helpers import card_of, predictions_of, random_predictions
+from scipy.special import ndtri
 
 from lesions.common.errors import LesionsError
-from lesions.evaluation.comparison import compare, mcnemar, verdicts
+from lesions.evaluation.comparison import compare, count_leads, mcnemar, verdicts
 from lesions.evaluation.predictions import Predictions
-from lesions.evaluation.tables import bootstrap, point_estimates
+from lesions.evaluation.tables import Evaluated, bootstrap, point_estimates
+from lesions.scoring.operating_points import OperatingPoint
+
+
+def evaluated(one: Predictions, **fitted: Any) -> Evaluated:
+    return Evaluated(one, card_of(**fitted).use(1), bootstrap(one))
 
 
 def compared(one: Predictions, other: Predictions, start: str = "random") -> tuple[Any, str]:
-    predictions = {"ResNet50": one, "MobileNetV2": other}
-    samples = {name: bootstrap(own) for name, own in predictions.items()}
-    table = compare(predictions, samples)
+    table = compare({"ResNet50": evaluated(one), "MobileNetV2": evaluated(other)})
     (sentence,) = verdicts(table, len(one.labels), {"ResNet50": "random", "MobileNetV2": start})
     return table.set_index("metric"), sentence
 
 
 def test_mcnemar_by_hand() -> None:
-    labels = np.full(12, 5)
-    one = predictions_of(np.eye(7)[[5] * 11 + [4]], labels)
-    other = predictions_of(np.eye(7)[[5] * 2 + [4] * 9 + [5]], labels)
-    found = mcnemar(one, other)
+    found = mcnemar(9, 1)
     assert (found["only_first"], found["only_second"]) == (9, 1)
     assert found["p"] == pytest.approx(2 * (1 + 10) / 2**10)
-    assert mcnemar(one, one)["p"] == 1
+    assert mcnemar(0, 0)["p"] == 1
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
@@ -49,11 +51,10 @@ def test_a_handful_of_disagreements_shows_nothing(photos: int, lost: int) -> Non
 
 
 def test_photos_of_one_lesion_count_once() -> None:
-    labels = np.full(36, 5)
-    lesions = [f"L{row // 4}" for row in range(36)]
-    one = predictions_of(np.eye(7)[labels], labels, lesions)
-    other = predictions_of(np.eye(7)[np.where(np.arange(36) < 16, 4, 5)], labels, lesions)
-    assert mcnemar(one, other) == {"only_first": 4, "only_second": 0, "p": 0.125}
+    lesions = pd.Series([f"L{row // 4}" for row in range(36)])
+    right, wrong_16 = np.ones(36, bool), np.arange(36) >= 16
+    assert count_leads(right, wrong_16, lesions, right) == (4, 0)
+    assert count_leads(right, wrong_16, lesions, np.arange(36) >= 8) == (2, 0)
 
 
 def test_a_clearly_better_model_is_named() -> None:
@@ -104,14 +105,60 @@ def test_pairing_narrows_the_interval() -> None:
 
 
 def test_a_third_model_joins() -> None:
-    predictions = {"resnet50": random_predictions(), "mobilenetv2": random_predictions(seed=1)}
-    predictions["a third"] = random_predictions(seed=2)
-    samples = {name: bootstrap(own) for name, own in predictions.items()}
-    pairs = compare(predictions, samples)[["first", "second"]].drop_duplicates()
-    assert len(pairs) == 3
+    table = compare({str(seed): evaluated(random_predictions(seed=seed)) for seed in range(3)})
+    assert len(table[["first", "second"]].drop_duplicates()) == 3
+    # Twelve intervals, of four metrics and three pairs: together they are wrong in 5 %.
+    assert set(table["confidence"]) == {round(100 * (1 - 0.05 / 12), 3)}
+
+
+def test_thresholds_are_compared_in_pairs() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.where(np.arange(400) < 60, 4, 5)
+
+    def model(threshold: float, noise: float) -> Evaluated:
+        melanoma = np.clip(np.where(labels == 4, 0.6, 0.3) + rng.normal(0, noise, 400), 0, 1)
+        probabilities = np.zeros((400, 7))
+        probabilities[:, 4], probabilities[:, 5] = melanoma, 1 - melanoma
+        plain: dict[str, Any] = {"group": "melanoma", "sensitivity": 0.9, "low": 0.8, "high": 1.0}
+        points = (
+            OperatingPoint(**plain, threshold=threshold, assured=False),
+            OperatingPoint(**plain, threshold=0.0, assured=True),  # not compared
+        )
+        return evaluated(predictions_of(probabilities, labels), operating_points=points)
+
+    models = {"a": model(0.45, 0.05), "b": model(0.35, 0.2)}
+    table = compare(models).set_index("metric")
+    names = [name for name in table.index if "threshold" in name]
+    assert names == ["melanoma_threshold_sensitivity", "melanoma_threshold_specificity"]
+    scores = {name: one.predictions.probabilities[:, 4] for name, one in models.items()}
+    found = (scores["a"][:60] >= 0.45).mean() - (scores["b"][:60] >= 0.35).mean()
+    assert table["difference"][names[0]] == pytest.approx(found)
+    spared = (scores["a"][60:] < 0.45).mean() - (scores["b"][60:] < 0.35).mean()
+    row = table.loc[names[1]]
+    assert row["difference"] == pytest.approx(spared)
+    assert row["low"] < spared < row["high"]
+    assert row["significant"]
+    assert set(table["confidence"]) == {round(100 * (1 - 0.05 / 6), 3)}
+
+
+def test_a_detectable_difference_is_mostly_found() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.full(300, 5)
+
+    def table(share: float) -> Any:
+        lost, gained = rng.random(300) < 0.1 + share, rng.random(300) < 0.1
+        one = predictions_of(np.eye(7)[np.where(gained, 4, 5)], labels)
+        other = predictions_of(np.eye(7)[np.where(lost, 4, 5)], labels)
+        return compared(one, other)[0].loc["accuracy"]
+
+    expected = (ndtri(1 - 0.0125 / 2) + ndtri(0.8)) * np.sqrt(2 * 0.1 * 0.9 / 300)
+    assert np.mean([table(0)["detectable"] for _ in range(5)]) == pytest.approx(expected, rel=0.1)
+    power = np.mean([table(expected)["significant"] for _ in range(40)])
+    # Below .8, because the larger difference varies more than the one it was computed from.
+    assert 0.5 < power < 0.95
 
 
 def test_other_photos_are_no_comparison() -> None:
     one, other = random_predictions(), random_predictions(200)
     with pytest.raises(LesionsError, match="different photos"):
-        compare({"a": one, "b": other}, {"a": {}, "b": {}})
+        compare({"a": evaluated(one), "b": evaluated(other)})

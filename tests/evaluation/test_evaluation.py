@@ -51,7 +51,7 @@ def evaluation_of(dataset: Description, labels: np.ndarray, models: int = 2) -> 
         }
         card = card_of(dataset=dataset, operating_points=points, **per_class)
         predictions[f"m{number}"] = one
-        evaluated[f"m{number}"] = Evaluated(one, card.use, bootstrap(one))
+        evaluated[f"m{number}"] = Evaluated(one, card.use(1), bootstrap(one))
     return Evaluation(
         titles={name: name.upper() for name in predictions},
         predictions=predictions,
@@ -59,7 +59,7 @@ def evaluation_of(dataset: Description, labels: np.ndarray, models: int = 2) -> 
             name: {key: make(one) for key, make in TABLES.items()}
             for name, one in evaluated.items()
         },
-        comparison=compare(predictions, {name: one.resamples for name, one in evaluated.items()}),
+        comparison=compare(evaluated),
         starts=dict.fromkeys(predictions, "random"),
         leak=Leak(0, len(labels), "test", "lesion"),
     )
@@ -85,7 +85,11 @@ def test_every_shape_has_all_tables_and_pages(
     tables = evaluation.joined_tables()
     assert set(tables) == {*TABLES, "comparison"}
     assert len(tables["confusion"]) == models * len(dataset.classes) ** 2
-    assert len(tables["comparison"]) == (models - 1) * (4 if dataset.watched else 3)
+    cases = np.isin(labels, [dataset.classes.index(code) for code in dataset.groups.get("bad", ())])
+    # Sensitivity and specificity of a threshold, if validation and test have ten cases and others.
+    thresholds = (cases.sum() >= 10) * (1 + ((~cases).sum() >= 10))
+    expected = (4 if dataset.watched else 3) + thresholds
+    assert len(tables["comparison"]) == (models - 1) * expected
     keys = [set(values) for values in evaluation.key_metrics().values()]
     assert all(one == keys[0] for one in keys)
     text = summarise(evaluation, "test set")
@@ -98,6 +102,7 @@ def test_every_shape_has_all_tables_and_pages(
         evaluation,
         "m0",
         "most-probable",
+        1,
     )
     absent = len(set(present)) < len(dataset.classes)
     undefined = "bad_sensitivity" not in keys[0] and dataset.watched is not None

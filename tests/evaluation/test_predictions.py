@@ -64,9 +64,7 @@ def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> N
     table = predictions_of(np.eye(7)[:6], np.arange(6)).photos
     write_csv(tmp_path / "image_ids.csv", table[["image_id"]])
     write_csv(tmp_path / "test.csv", table.iloc[[4, 1]])
-    model = TrainedModel(
-        classifier_of(temperature=4.0, prevalence=PREVALENCE, prevalence_exponent=1.0), SUBSPACE
-    )
+    model = TrainedModel(classifier_of(temperature=4.0, prevalence=PREVALENCE), SUBSPACE)
     found = predict_test_set(model, DATASET, tmp_path, tmp_path / "test.csv", "balanced", 4)
     assert list(found.photos["image_id"]) == ["P4", "P1"]
     assert found.labels.tolist() == [4, 1]
@@ -75,11 +73,10 @@ def test_predictions_are_calibrated_and_of_the_right_photos(tmp_path: Path) -> N
     views = [photos, photos.flip(2), photos.flip(3), photos.flip(2, 3)]
     with torch.inference_mode():
         logits = torch.stack([model.classifier.logits(view.clone()) for view in views]).mean(0)
-    expected = model.classifier.probabilities(logits.numpy())
+    fitted = model.classifier.card.use(4)
+    expected = fitted.calibration.probabilities(logits.numpy())
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
-    assert (
-        found.predicted.tolist() == model.classifier.card.use.decide(expected, "balanced").tolist()
-    )
+    assert found.predicted.tolist() == fitted.decide(expected, "balanced").tolist()
     assert found.distances is not None
     assert found.distances.shape == (2,)
     assert (found.probabilities.max(axis=1) < found.uncalibrated.max(axis=1)).all()

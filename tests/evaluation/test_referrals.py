@@ -16,7 +16,7 @@ def melanoma_and_nevus(melanoma: list[float]) -> np.ndarray:
 
 def point(threshold: float) -> OperatingPoint:
     return OperatingPoint(
-        group="melanoma", sensitivity=0.9, threshold=threshold, cases=42, low=0.7, high=0.97
+        group="melanoma", sensitivity=0.9, threshold=threshold, assured=False, low=0.7, high=0.97
     )
 
 
@@ -65,3 +65,16 @@ def test_calibrated_probabilities_are_of_use_at_every_risk() -> None:
     best = by_strategy[["refer all", "refer none"]].max(axis=1)
     assert (by_strategy["model"] >= best - 0.001).all()
     assert by_strategy["model"][0.3] > best[0.3] + 0.02
+
+
+def test_a_decision_curve_has_an_interval_where_there_are_enough_lesions() -> None:
+    rng = np.random.default_rng(0)
+    risk = rng.beta(0.5, 2, 300)
+    labels = np.where(rng.random(300) < risk, 4, 5)
+    table = net_benefit_table(predictions_of(melanoma_and_nevus(risk.tolist()), labels))
+    model = table[table["strategy"] == "model"]
+    assert (model["low"] < model["net_benefit"]).all()
+    assert (model["net_benefit"] < model["high"]).all()
+    assert table.loc[table["strategy"] != "model", "low"].isna().all()
+    few = net_benefit_table(predictions_of(melanoma_and_nevus([0.9, 0.1] * 9), np.tile([4, 5], 9)))
+    assert few["low"].isna().all()

@@ -8,6 +8,7 @@ from sklearn import metrics
 from lesions.evaluation.predictions import Predictions, majority_baseline
 from lesions.evaluation.subgroups import subgroup_table
 from lesions.evaluation.tables import (
+    TABLES,
     Evaluated,
     bootstrap,
     confusion_table,
@@ -15,13 +16,15 @@ from lesions.evaluation.tables import (
     metric_table,
     per_class_table,
     point_estimates,
+    subgroup_metrics,
 )
 from lesions.scoring.intervals import wilson_interval
+from lesions.scoring.operating_points import OperatingPoint
 from lesions.scoring.rules import DECISIONS
 
 
 def evaluated(predictions: Predictions, **fitted: Any) -> Evaluated:
-    return Evaluated(predictions, card_of(**fitted).use, bootstrap(predictions))
+    return Evaluated(predictions, card_of(**fitted).use(1), bootstrap(predictions))
 
 
 def test_per_class_by_hand() -> None:
@@ -34,8 +37,11 @@ def test_per_class_by_hand() -> None:
     assert nv["specificity"] == pytest.approx(2 / 3)
     assert nv["precision"] == pytest.approx(2 / 3)
     assert nv["f1"] == pytest.approx(2 / 3)
-    assert nv["roc_auc"] == pytest.approx(2 / 3)
     assert nv["low"] < 2 / 3 < nv["high"]
+    assert np.isnan(nv["roc_auc"])  # of three lesions
+    many = predictions_of(np.tile(probabilities, (4, 1)), np.tile(labels, 4))
+    nv = per_class_table(evaluated(many)).set_index("dx").loc["nv"]
+    assert nv["roc_auc"] == pytest.approx(2 / 3)
 
 
 def test_a_diagnosis_that_does_not_occur_is_undefined() -> None:
@@ -146,7 +152,7 @@ def test_subgroups() -> None:
         age=["35.0", "40.0", "59.0", "60.0", ""] * 10,
         dx_type="histo",
     )
-    table = subgroup_table(predictions, point_estimates).set_index("group")
+    table = subgroup_table(predictions, subgroup_metrics).set_index("group")
     assert table.loc["sex: male", "accuracy"] == pytest.approx(right[:45].mean())
     assert table.loc["sex: male", "melanoma_sensitivity"] == pytest.approx(right[:15].mean())
     assert table.loc["sex: female", "photos"] == 5
@@ -157,13 +163,90 @@ def test_subgroups() -> None:
     assert table.loc["confirmed by: histology", "photos"] == 50
 
 
+def test_a_subgroup_is_compared_with_its_own_baseline() -> None:
+    labels = np.array([5] * 27 + [4] * 3 + [5, 4] * 20)
+    sites = ["foot"] * 30 + ["back"] * 40
+    predictions = predictions_of(np.eye(7)[labels], labels, localization=sites)
+    table = subgroup_table(predictions, subgroup_metrics).set_index("group")
+    # All right, but 27 of 30 are nevi; means over classes would hide that.
+    assert table.loc["site: foot", "baseline"] == 0.9
+    assert "balanced_accuracy" not in table
+    assert table["melanoma_auc"].isna()["site: foot"]
+    assert table.loc["site: back", "melanoma_auc"] == 1
+
+
+def test_photos_confirmed_by_histology_have_tables_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.where(np.arange(300) % 3 == 0, 4, 5)
+    histology = (labels == 4) | (rng.random(300) < 0.3)
+    wrong = histology & (rng.random(300) < 0.4)  # only what was proven is hard
+    melanoma = np.where(wrong, 1 - (labels == 4), labels == 4) * 0.8 + 0.1
+    probabilities = np.zeros((300, 7))
+    probabilities[:, 4], probabilities[:, 5] = melanoma, 1 - melanoma
+    kinds = np.where(histology, "histo", "follow_up").tolist()
+    point = OperatingPoint(
+        group="melanoma", sensitivity=0.9, assured=False, threshold=0.5, low=0.8, high=1
+    )
+    one = evaluated(predictions_of(probabilities, labels, dx_type=kinds), operating_points=(point,))
+    table = TABLES["verified"](one).set_index("metric")
+    assert set(table["photos"]) == {histology.sum()}
+    assert table["value"]["accuracy"] == pytest.approx(1 - wrong.sum() / histology.sum())
+    assert table["value"]["accuracy"] < point_estimates(one.predictions)["accuracy"] - 0.1
+    assert table["low"]["accuracy"] < table["value"]["accuracy"]
+    row = TABLES["verified_operating_points"](one).iloc[0]
+    assert row["others"] == (histology & (labels == 5)).sum()
+    assert row["false_alarms"] == (wrong & (labels == 5)).sum()
+    # Without that knowledge, or if all were confirmed, there is nothing to add.
+    others: list[dict[str, Any]] = [{}, {"dx_type": "histo"}, {"dx_type": "consensus"}]
+    for traits in others:
+        plain = evaluated(predictions_of(probabilities, labels, **traits))
+        for name in ("verified", "verified_operating_points"):
+            assert TABLES[name](plain).empty
+            assert set(TABLES[name](plain)) == set(TABLES[name](one))
+
+
+def test_probabilities_of_a_group_that_are_too_high_are_seen() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.beta(0.5, 2, 1500)
+    labels = np.where(rng.random(1500) < true, 4, 5)
+    odds = true / (1 - true) * 2  # twice the odds
+    probabilities = np.zeros((1500, 7))
+    probabilities[:, 4] = odds / (1 + odds)
+    probabilities[:, 5] = 1 - probabilities[:, 4]
+    table = TABLES["group_calibration"](evaluated(predictions_of(probabilities, labels)))
+    rows = table[table["group"] == "melanoma"].set_index("measure")
+    assert rows["value"]["slope"] == pytest.approx(1, abs=0.1)
+    assert rows["value"]["intercept"] == pytest.approx(-np.log(2), abs=0.12)
+    assert (rows["low"] < rows["value"]).all()
+    assert (rows["value"] < rows["high"]).all()
+    ratio = probabilities[:, 4].sum() / (labels == 4).sum()
+    assert rows["value"]["expected_over_observed"] == pytest.approx(ratio)
+    assert rows["low"]["expected_over_observed"] > 1
+    few = predictions_of(probabilities[:40], np.where(np.arange(40) < 9, 4, 5))
+    assert TABLES["group_calibration"](evaluated(few)).empty
+
+
+def test_a_mean_over_classes_keeps_its_classes() -> None:
+    # One photo of a class: a third of the resamples lack it, and would average other classes.
+    labels = np.array([5] * 60 + [4] * 30 + [3])
+    rng = np.random.default_rng(0)
+    predictions = predictions_of(rng.dirichlet(np.ones(7), 91), labels)
+    table = metric_table(evaluated(predictions)).set_index("metric")
+    assert table.loc["balanced_accuracy", ["low", "high"]].isna().all()
+    assert table.loc["macro_f1", ["low", "high"]].isna().all()
+    assert table.loc["roc_auc", ["low", "high"]].isna().all()
+    assert table.loc["accuracy", ["low", "high"]].notna().all()
+    five = predictions_of(rng.dirichlet(np.ones(7), 95), np.append(labels, [3, 3, 3, 3]))
+    assert metric_table(evaluated(five)).set_index("metric")["low"].notna()["balanced_accuracy"]
+
+
 def test_both_decisions_are_scored_from_the_same_probabilities() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([4] * 40 + [5] * 360)
     melanoma = np.clip(np.where(labels == 4, 0.4, 0.05) + rng.normal(0, 0.1, 400), 0, 1)
     probabilities = np.zeros((400, 7))
     probabilities[:, 4], probabilities[:, 5] = melanoma, 1 - melanoma
-    rule = {"prevalence": (0, 0, 0, 0, 0.1, 0.9, 0), "prevalence_exponent": 1.0}
+    rule = {"prevalence": (0, 0, 0, 0, 0.1, 0.9, 0)}
     table = decision_table(evaluated(predictions_of(probabilities, labels), **rule))
     values = {(row["decision"], row["metric"]): row for row in table.to_dict("records")}
     for decision, threshold in (("most-probable", 0.5), ("balanced", 0.1)):
@@ -185,6 +268,6 @@ def test_decisions_on_too_few_lesions_have_no_bootstrap_interval() -> None:
 
 
 def test_photos_without_traits_give_an_empty_table_with_columns() -> None:
-    table = subgroup_table(random_predictions(), point_estimates)
+    table = subgroup_table(random_predictions(), subgroup_metrics)
     assert table.empty
     assert {"group", "accuracy", "melanoma_sensitivity", "malignant_auc"} <= set(table)

@@ -1,7 +1,9 @@
-import numpy as np
 import pytest
 import torch
-from helpers import PARAMS, classifier_of
+from helpers import CPU, PARAMS, card_of, classifier_of, network_of
+
+from lesions.networks.classifier import Classifier
+from lesions.networks.hardware import Hardware, Precision
 
 
 @pytest.mark.parametrize("name", PARAMS.networks)
@@ -26,10 +28,11 @@ def test_photos_are_normalised_by_the_card() -> None:
     torch.testing.assert_close(classifier.logits(images), by_hand, atol=1e-5, rtol=1e-5)
 
 
-def test_the_card_calibrates_the_logits() -> None:
-    logits = np.array([[2.0, 0, 0, 0, 0, 0, 0]], np.float32)
-    classifier = classifier_of(temperature=2.0)
-    assert classifier.probabilities(logits)[0, 0] == pytest.approx(np.e / (np.e + 6))
-    classifier = classifier_of(temperature=2.0, bias=(-1.0, 0, 0, 0, 0, 0, 0))
-    assert classifier.probabilities(logits)[0, 0] == pytest.approx(1 / 7)
-    assert classifier.probabilities(logits).sum() == pytest.approx(1)
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True)])
+def test_fp32_is_fp32(precision: Precision, allowed: bool) -> None:
+    # Whatever another classifier, or torch, has set before.
+    torch.backends.cudnn.allow_tf32 = not allowed
+    classifier = Classifier(network_of("mobilenetv2").eval(), card_of(), Hardware(CPU, precision))
+    classifier.logits(torch.rand(2, 3, 32, 32))
+    assert torch.backends.cudnn.allow_tf32 is allowed
+    assert torch.backends.cuda.matmul.allow_tf32 is allowed

@@ -10,7 +10,7 @@ from lesions.common.errors import LesionsError
 from lesions.dataset.description import Description
 from lesions.networks import model_file
 from lesions.networks.architectures import build
-from lesions.networks.model_card import Fitted
+from lesions.scoring.fitted import Fitted
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_another_network_than_expected(file: Path) -> None:
 def test_a_file_of_another_format_names_both(file: Path) -> None:
     state = network_of("mobilenetv2").state_dict()
     model_file.save(file, state, SUBSPACE, card_of(format=1))
-    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 4"):
+    with pytest.raises(LesionsError, match="a model file of format 1; this version reads format 5"):
         model_file.load(file, FP32)
 
 
@@ -76,7 +76,7 @@ def test_models_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LesionsError, match="its metadata is damaged"):
         model_file.load(path, FP32)
     state = network_of("mobilenetv2").state_dict()
-    model_file.save(path, state, SUBSPACE, card_of().model_copy(update={"fitted": None}))
+    model_file.save(path, state, SUBSPACE, card_of().model_copy(update={"fitted": ()}))
     with pytest.raises(LesionsError, match="its training was not finished"):
         model_file.load(path, FP32)
     model_file.save(path, state, SUBSPACE, card_of("resnet50"))
@@ -112,8 +112,9 @@ def test_a_model_of_any_classes_explains_itself(tmp_path: Path) -> None:
 def test_values_that_make_no_sense_are_refused(file: Path, field: str, value: object) -> None:
     state, card = network_of("mobilenetv2").state_dict(), card_of()
     if field in Fitted.model_fields:
-        wrong = card.use.model_copy(update={field: value})
-        card, field = card.model_copy(update={"fitted": wrong}), f"fitted.{field}"
+        wrong = card.use(4).model_copy(update={field: value})
+        card = card.model_copy(update={"fitted": (card.use(1), wrong)})
+        field = rf"fitted\.1\.{field}"
     else:
         card = card.model_copy(update={field: value})
     model_file.save(file, state, SUBSPACE, card)

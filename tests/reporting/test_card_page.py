@@ -13,7 +13,7 @@ from lesions.reporting.render import number
 from lesions.scoring.operating_points import OperatingPoint
 
 POINT = OperatingPoint(
-    group="melanoma", sensitivity=0.9, threshold=0.2, cases=42, low=0.77, high=0.96
+    group="melanoma", sensitivity=0.9, threshold=0.2, assured=False, low=0.77, high=0.96
 )
 
 
@@ -26,16 +26,16 @@ def written(
     points = (POINT,) if dataset.groups else ()
     bias = (0.5, 0, 0, 0, 0, 0, 0)
     card = card_of(recipe=recipe, bias=bias, operating_points=points, dataset=dataset)
-    one = Evaluated(predictions, card.use, bootstrap(predictions))
+    one = Evaluated(predictions, card.use(1), bootstrap(predictions))
     evaluation = Evaluation(
         titles={"m": "M"},
         predictions={"m": predictions},
         tables={"m": {name: make(one) for name, make in TABLES.items()}},
-        comparison=compare({"m": predictions}, {"m": one.resamples}),
+        comparison=compare({"m": one}),
         starts={"m": "random"},
         leak=Leak(leaking, 300, "test", "lesion"),
     )
-    return write_card(card, evaluation, "m", "most-probable")
+    return write_card(card, evaluation, "m", "most-probable", 1)
 
 
 def test_the_card_has_results_limits_and_licence() -> None:
@@ -54,7 +54,7 @@ def test_the_card_has_results_limits_and_licence() -> None:
     assert "| balanced | melanoma sensitivity |" in text
     assert "| melanoma | 0.90 | 0.200 | 0.770 to 0.960 |" in text
     one = random_predictions()
-    table = per_class_table(Evaluated(one, card_of().use, bootstrap(one)))
+    table = per_class_table(Evaluated(one, card_of().use(1), bootstrap(one)))
     mel = table.set_index("dx").loc["mel"]
     assert f"| mel | {mel['photos']:.0f} | {mel['sensitivity']:.3f} |" in text
     for word in ("Not a medical device", "CC BY-NC 4.0", "## Limits", "Vienna", "doi:10.1038"):

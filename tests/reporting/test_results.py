@@ -37,7 +37,7 @@ def test_a_comparison_with_intervals_gives_a_verdict(tmp_path: Path) -> None:
     starts = {"A": "imagenet", "B": "imagenet"}
     write_csv(tmp_path / "t.csv", table)
     stored = results._rows(results.read_csv(tmp_path / "t.csv"))
-    test = results.TestSet("test", 50, [], stored, [], [], [], [], [])
+    test = results.TestSet("test", 50, [], stored, *[[]] * 8)
     expected = verdicts(table, 50, starts, "lesion")
     assert results._verdicts(test, starts, "lesion") == expected
     assert "A is better in accuracy" in expected[0]

@@ -87,4 +87,4 @@ def test_a_watched_group_of_several_classes_is_found_as_any_of_them() -> None:
     two = Description(title="t", classes=("a", "b", "c"), groups={"bad": ("a", "b")}, watched="bad")
     labels, predicted = np.array([0, 0, 1, 1, 2]), np.array([1, 2, 1, 2, 0])
     confusion = confusion_matrices(predicted, labels, np.ones((1, 5)), 3)
-    assert of_confusion(confusion, two)["bad_sensitivity"] == pytest.approx([0.5])
+    assert of_confusion(confusion, np.array([0, 1]), two)["bad_sensitivity"] == pytest.approx([0.5])

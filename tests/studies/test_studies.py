@@ -17,18 +17,20 @@ def test_seeds_and_photos_have_deviations_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = random_predictions(seed=0), random_predictions(seed=1)
-    same = seeds.spread([one, one]).set_index("metric")
+    same = seeds.spread([[one, one]]).set_index("metric")
     assert (same["seed"] == 0).all()
     assert (same["photos"] > 0.005).all()
-    assert same.loc["accuracy", "photos"] == pytest.approx(bootstrap(one)["accuracy"].std(ddof=1))
-    assert (same["both"] == same["photos"]).all()
+    assert same.loc["accuracy", "photos"] == pytest.approx(bootstrap(one)["accuracy"].std())
+    assert (same["total"] == same["photos"]).all()
+    assert same["data"].isna().all()
+    assert (same["detectable"] == 0).all()
     # Seeds can differ where the photos do not matter.
     wrong = dataclasses.replace(other, photos=one.photos, labels=one.labels)
     wrong = dataclasses.replace(wrong, predicted=(one.labels + 1) % 7)
     right = dataclasses.replace(wrong, predicted=one.labels)
-    apart = seeds.spread([wrong, right]).set_index("metric").loc["accuracy"]
+    apart = seeds.spread([[wrong, right]]).set_index("metric").loc["accuracy"]
     assert (apart["mean"], apart["photos"]) == (0.5, 0)
-    assert apart["seed"] == apart["both"] == pytest.approx(0.5**0.5)
+    assert apart["seed"] == apart["total"] == pytest.approx(0.5**0.5)
 
     files = [tmp_path / f"{number}.csv" for number in range(2)]
     for file, predictions in zip(files, (one, dataclasses.replace(one)), strict=True):
@@ -39,16 +41,53 @@ def test_seeds_and_photos_have_deviations_of_their_own(
     assert f"| accuracy | {point_estimates(one)['accuracy']:.3f} |" in output
     assert "–:" not in output
     few = one.subset(np.arange(len(one.labels)) < 9)
-    assert "–: fewer than 30 test lesions" in seeds.as_text(seeds.spread([few, few]))
+    assert "–: fewer than 30 test lesions" in seeds.as_text(seeds.spread([[few, few]]))
     with pytest.raises(LesionsError, match="not tested on the same photos"):
-        seeds.spread([one, one.subset(one.labels > 0)])
+        seeds.spread([[one, one.subset(one.labels > 0)]])
+
+
+def test_each_cause_of_luck_is_counted_once() -> None:
+    # A metric is the mean over photos of an effect of the photo and one of seed and photo together,
+    # plus an effect of the seed and, with several splits, one of the split's other photos.
+    rng = np.random.default_rng(0)
+    photos, seeds_, sd = 200, 3, {"photo": 1.0, "both": 1.5, "seed": 0.08, "split": 0.12}
+
+    def simulate(splits: int) -> seeds.Components:
+        shape = (splits, seeds_, photos)
+        of_photo = rng.normal(0, sd["photo"], (splits, 1, photos)) + rng.normal(
+            0, sd["both"], shape
+        )
+        of_run = rng.normal(0, sd["split"], (splits, 1)) + rng.normal(0, sd["seed"], shape[:2])
+        weights = rng.multinomial(photos, np.full(photos, 1 / photos), 200) / photos
+        samples = np.einsum("sep,bp->seb", of_photo, weights) + of_run[..., None]
+        return seeds.components(of_photo.mean(axis=2) + of_run, samples)
+
+    expected = {
+        "photos": sd["photo"] ** 2 / photos,
+        "seed": sd["seed"] ** 2 + sd["both"] ** 2 / photos,
+        "data": sd["split"] ** 2,
+        "paired": 2 * sd["both"] ** 2 / photos,
+    }
+    one_split = np.mean([simulate(1) for _ in range(300)], axis=0)
+    found = dict(zip(seeds.Components._fields, one_split, strict=True))
+    assert found["photos"] == pytest.approx(expected["photos"], rel=0.15)
+    assert found["seed"] == pytest.approx(expected["seed"], rel=0.15)
+    assert found["paired"] == pytest.approx(expected["paired"], rel=0.1)
+    assert found["total"] == pytest.approx(expected["photos"] + expected["seed"], rel=0.1)
+    assert np.isnan(found["data"])
+    several = np.mean([simulate(8) for _ in range(150)], axis=0)
+    found = dict(zip(seeds.Components._fields, several, strict=True))
+    whole = expected["photos"] + expected["seed"] + expected["data"]
+    assert found["total"] == pytest.approx(whole, rel=0.1)
+    assert found["data"] == pytest.approx(expected["data"], rel=0.3)
 
 
 def test_a_pitfall_is_the_mean_over_seeds_and_paired_where_the_photos_are() -> None:
     first, second = random_predictions(seed=0), random_predictions(seed=1)
     same = pitfalls.compare([pitfalls.Pitfall("m", first, first, True)])
     assert same["metric"].tolist()[:2] == ["accuracy", "balanced accuracy"]
-    assert not same[["difference", "low", "high"]].to_numpy().any()
+    assert not same["difference"].any()
+    assert same[["low", "high"]].isna().all(axis=None)
     # Unpaired, the same predictions differ by chance.
     apart = pitfalls.compare([pitfalls.Pitfall("m", first, first, False)])
     assert (apart["low"] < -0.01).all()

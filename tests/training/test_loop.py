@@ -16,13 +16,16 @@ from helpers import CODES, CPU, DATASET, FP32, network_of
 from sklearn.metrics import f1_score
 
 from lesions.common.errors import LesionsError
-from lesions.common.params import Params
+from lesions.common.params import Params, Views
+from lesions.dataset.metadata import groups_of
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import batches, hardware
+from lesions.networks import batches, hardware, model_file
 from lesions.networks.classifier import Classifier
 from lesions.networks.inference import Outputs, run_inference
 from lesions.scoring import out_of_distribution
+from lesions.scoring.fitted import fit
 from lesions.scoring.metrics import metrics_of
+from lesions.serving.predictor import Predictor
 from lesions.training import epochs, loop
 from lesions.training.checkpoints import KEPT_FILES, Checkpoint, code_digest, fingerprint
 
@@ -75,7 +78,7 @@ def test_history_metrics_and_card(data: loop.TrainingData, params: Params, tmp_p
     assert trained.card.image_size == 32
     expected = data.photos.images[:21].reshape(-1, 3).mean(axis=0) / 255  # training photos only
     np.testing.assert_allclose(trained.card.mean, expected, atol=1e-6)
-    assert trained.card.use.temperature != 1
+    assert trained.card.use(1).temperature != 1
     assert loop.describe(trained).startswith("MobileNetV2: epoch ")
 
 
@@ -90,13 +93,74 @@ def test_the_best_epochs_weights_are_those_that_were_validated(
     logits, features = run_inference(classifier, loader, np.arange(21, 28))
     assert trained.subspace.shape == (1 + 10, 1280)
     distances = out_of_distribution.distances(features, trained.subspace)
-    threshold = trained.card.use.distance_threshold
+    threshold = trained.card.use(1).distance_threshold
     assert threshold == pytest.approx(np.quantile(distances, 0.95), abs=1e-5)
-    confidence = classifier.probabilities(logits).max(axis=1)
-    threshold = trained.card.use.confidence_threshold
+    confidence = trained.card.use(1).calibration.probabilities(logits).max(axis=1)
+    threshold = trained.card.use(1).confidence_threshold
     assert threshold == pytest.approx(np.quantile(confidence, 0.05), abs=1e-5)
     expected = f1_score(DATASET.labels_of(data.val["dx"]), logits.argmax(1), average="weighted")
     assert trained.metrics["weighted_f1"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("views", [1, 4])
+def test_what_is_used_is_exactly_what_was_fitted(
+    data: loop.TrainingData, params: Params, tmp_path: Path, views: Views
+) -> None:
+    # Trained in bf16, whose rounding moves probabilities by up to .16; fitted and used in fp32.
+    trained = run(data, params, tmp_path, precision="bf16")
+    path = tmp_path / "m.safetensors"
+    model_file.save(path, trained.state, trained.subspace, trained.card)
+    fitted = trained.card.use(views)
+    rows = data.photos.rows(data.val["image_id"])
+
+    # lesions predict, and the demo.
+    predictions = Predictor(path, "cpu", "balanced", views).predict(data.photos.images[rows])
+    used = np.stack([one.probabilities for one in predictions])
+    assert fitted.confidence_threshold == pytest.approx(
+        np.quantile(used.max(axis=1), 0.05), abs=1e-6
+    )
+    assert [one.predicted for one in predictions] == fitted.decide(used, "balanced").tolist()
+
+    # Evaluation.
+    loader, model = batches.PhotoLoader(data.photos.images, CPU), model_file.load(path, FP32)
+    logits = run_inference(model.classifier, loader, rows, views).logits
+    np.testing.assert_allclose(fitted.calibration.probabilities(logits), used, atol=1e-6)
+
+    # Fitting again, from what evaluation computes, changes nothing.
+    balance = np.bincount(DATASET.labels_of(data.train["dx"]), minlength=7).astype(float)
+    labels, groups = DATASET.labels_of(data.val["dx"]), groups_of(data.val)
+    again = fit(logits, np.ones(7), labels, groups, DATASET, balance, views)
+    assert again.bias == pytest.approx(fitted.bias, abs=1e-4)
+    assert again.temperature == pytest.approx(fitted.temperature, abs=1e-4)
+    if views == 1:  # what `lesions compare` reads
+        kept = trained.validation[list(CODES)].to_numpy()
+        np.testing.assert_allclose(kept, used, atol=2e-6)
+
+
+def test_a_refitted_head_changes_the_last_layer_alone(
+    data: loop.TrainingData, params: Params, tmp_path: Path
+) -> None:
+    plain = run(data, params, tmp_path)
+    refitted = run(data, params, tmp_path, head="refitted")
+    changed = {key for key in plain.state if not torch.equal(plain.state[key], refitted.state[key])}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}
+    assert refitted.card.recipe.head == "refitted"
+
+
+def test_the_last_layer_can_be_fitted_alone(
+    data: loop.TrainingData, params: Params, tmp_path: Path
+) -> None:
+    spec = params.networks["mobilenetv2"].model_copy(update={"fit": "last-layer"})
+    networks = {**params.networks, "mobilenetv2": spec}
+    trained = run(data, params, tmp_path, networks=networks, epochs=5)
+    start = network_of("mobilenetv2", params.seed).state_dict()
+    changed = {key for key in start if not torch.equal(start[key], trained.state[key])}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}
+    assert list(trained.history["epoch"]) == [1]
+    assert {"train_loss", "val_weighted_f1", "photos_per_second", "best"} <= set(trained.history)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "history.csv"), trained.history)
+    # 21 photos have fewer than 1,280 features, so a linear layer can learn them.
+    assert trained.history["train_accuracy"][0] > 0.5
 
 
 def test_the_last_epoch_is_used_on_request(
