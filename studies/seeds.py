@@ -34,6 +34,7 @@ from lesions.evaluation.comparison import POWER
 from lesions.evaluation.predictions import Predictions
 from lesions.evaluation.tables import bootstrap, point_estimates
 from lesions.reporting.render import number
+from lesions.scoring.curves import ratio
 from lesions.scoring.guards import MIN_CASES, MIN_GROUPS
 from lesions.scoring.metrics import metrics_of
 
@@ -140,13 +141,20 @@ def components(points: Floats, samples: Floats) -> Components:
     """
     splits, seeds = points.shape
     pairs = list(combinations(range(seeds), 2))
-    paired = np.mean([np.nanvar(samples[:, i] - samples[:, j], axis=1) for i, j in pairs])
-    photos = np.maximum(0, np.nanvar(samples, axis=2).mean() - paired / 2)
+    paired = np.mean([_variance(samples[:, i] - samples[:, j]) for i, j in pairs])
+    photos = np.maximum(0, _variance(samples).mean() - paired / 2)
     seed = points.var(axis=1, ddof=1).mean()
     if splits == 1:
         return Components(photos, seed, np.nan, photos + seed, paired)
     of_split = np.maximum(0, points.mean(axis=1).var(ddof=1) - seed / seeds)
     return Components(photos, seed, np.maximum(0, of_split - photos), of_split + seed, paired)
+
+
+def _variance(samples: Floats) -> Floats:
+    """Compute the variance over the last axis without what is NaN; NaN if all is."""
+    known = np.isfinite(samples).sum(axis=-1)
+    mean = ratio(np.nansum(samples, axis=-1), known)
+    return ratio(np.nansum((samples - mean[..., None]) ** 2, axis=-1), known)
 
 
 def spread(runs: Sequence[Sequence[Predictions]]) -> pd.DataFrame:
