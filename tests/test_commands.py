@@ -347,6 +347,27 @@ def test_a_sensitivity_without_a_threshold_is_refused(place: Path, raw: Path) ->
     assert result.stderr.startswith(expected + "sensitivities 0.9.")
 
 
+def test_too_few_cases_in_validation_are_why_there_is_no_threshold(
+    raw: Path, tmp_path: Path
+) -> None:
+    cases = {"melanoma": 9, "malignant": 9}
+    card = card_of(image_size=SIZE, cases=cases, operating_points=())
+    state, subspace = network_of("mobilenetv2").state_dict(), np.zeros((1, 1280), np.float32)
+    model = tmp_path / "few.safetensors"
+    model_file.save(model, state, subspace, card)
+    photo = sorted((raw / "images").iterdir())[0]
+    result = lesions(
+        "predict", str(photo), "--sensitivity", ".9", "--model", str(model), folder=tmp_path
+    )
+    assert result.stderr.endswith(
+        "no thresholds for malignant, because its validation had 9 cases of it; 10 are needed.\n"
+    )
+    # The demo says so too.
+    demo = pytest.importorskip("lesions.serving.demo", reason="the extra `demo` is not installed")
+    found = demo._predict(Predictor(model, "cpu"), photo.read_bytes())
+    assert (found["referral"], found["too_few"]) == ({}, cases)
+
+
 def test_the_decision_is_that_of_params_yaml_or_as_asked(
     place: Path, raw: Path, tmp_path: Path
 ) -> None:

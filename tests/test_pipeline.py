@@ -82,9 +82,14 @@ def test_results_are_there(project: Path) -> None:
         assert list(predicted["actual"]) == list(tested["dx"])
         assert "## Results" in (project / f"models/{model}.md").read_text()
         assert len(pd.read_csv(project / f"plots/{model}/history.csv")) == 1
+    # Nine validation and nine test photos are too few for these.
+    too_few = {"operating_points", "verified", "verified_operating_points", "group_calibration"}
     for table in TABLES:
         titles = pd.read_csv(project / f"plots/{table}.csv")["model"].unique()
-        assert list(titles) == ["ResNet50", "MobileNetV2"]
+        assert list(titles) == ([] if table in too_few else ["ResNet50", "MobileNetV2"])
+    for model in MODELS:
+        kept = pd.read_csv(project / f"models/{model}.validation.csv")
+        assert list(kept.columns) == ["image_id", "lesion_id", "actual", *CODES]
     assert len(pd.read_csv(project / "plots/confusion.csv")) == 2 * 49
     assert list(pd.read_csv(project / "plots/comparison.csv")["metric"]) == COMPARED
     pictures = list(project.glob("plots/**/*.png"))
@@ -110,7 +115,7 @@ def test_second_repro_does_nothing(project: Path) -> None:
 
 def test_metrics_show_has_five_full_rows(project: Path) -> None:
     files = json.loads(dvc(project, "metrics", "show", "--json"))[""]["data"]
-    assert list(files) == METRIC_FILES
+    assert sorted(files) == sorted(METRIC_FILES)
     assert all(set(file["data"]) == set(NAMES) for file in files.values())
     header, *rows = dvc(project, "metrics", "show").splitlines()
     assert len(rows) == 5
@@ -134,14 +139,15 @@ def test_plots_show_every_plot_and_no_name_of_dvcs_own(project: Path) -> None:
         *("Loss", "Accuracy", "Precision and recall", "Metrics", "Differences"),
         *("Confusion matrices", "ROC curves", "Reliability: how", "Accuracy in subgroups"),
         *("Sensitivity of each class", "ResNet50: weighted F1, which"),
-        *("Decisions", "Operating points", "Net benefit", "Selective prediction"),
+        *("Decisions", "Net benefit", "Selective prediction"),
         "MobileNetV2: confidence of correct and wrong predictions",
     ):
         assert title in page
     assert "make report" in page
     shown = json.loads(dvc(project, "plots", "show", "--json"))["data"]
     kinds = [plot["type"] for plots in shown.values() for plot in plots]
-    assert (kinds.count("vega"), kinds.count("image")) == (18, 3)
+    # Without the four tables that have no rows.
+    assert (kinds.count("vega"), kinds.count("image")) == (17, 3)
 
 
 def test_results_with_a_leak_are_marked_everywhere(project: Path) -> None:
