@@ -141,7 +141,7 @@ def components(points: Floats, samples: Floats) -> Components:
     """
     splits, seeds = points.shape
     pairs = list(combinations(range(seeds), 2))
-    paired = np.mean([_variance(samples[:, i] - samples[:, j]) for i, j in pairs])
+    paired = float(np.mean([_variance(samples[:, i] - samples[:, j]) for i, j in pairs]))
     photos = np.maximum(0, _variance(samples).mean() - paired / 2)
     seed = points.var(axis=1, ddof=1).mean()
     if splits == 1:

@@ -265,6 +265,9 @@ def test_two_at_once_do_no_harm(project: Path) -> None:
 
 def test_two_external_test_sets(project: Path, tmp_path: Path) -> None:
     clinic, isic = external_test_set(tmp_path / "a", 5), external_test_set(tmp_path / "b", 6)
+    # One photo under two names: the same lesion for all intervals.
+    first, second = sorted(clinic.glob("*.jpg"))[:2]
+    shutil.copy(first, second)
     settings = [f"+external_tests.clinic={clinic}", f"+external_tests.isic={isic}"]
     output = dvc(project, "exp", "run", "-S", settings[0], "-S", settings[1])
     assert sorted(ran(output)) == [
@@ -280,6 +283,10 @@ def test_two_external_test_sets(project: Path, tmp_path: Path) -> None:
         assert list(submission.columns) == ["image", *ISIC_COLUMNS]
         assert list(submission["image"]) == sorted(pd.read_csv(folder / "truth.csv")["image"])
         assert submission[list(ISIC_COLUMNS)].sum(axis=1).between(0.999, 1.001).all()
+    table = pd.read_csv(project / "data/external/clinic/test.csv")
+    lesion_of = table.set_index("image_id")["lesion_id"].to_dict()
+    assert lesion_of[second.stem] == lesion_of[first.stem] == first.stem
+    assert table["lesion_id"].nunique() == len(table) - 1
     assert "metrics/clinic/resnet50.json" in dvc(project, "metrics", "show")
     run(project, sys.executable, "-m", "lesions.commands", "report")
     page = (project / "dvc_plots/report.html").read_text()

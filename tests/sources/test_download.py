@@ -284,14 +284,14 @@ def test_photos_of_training_are_left_out_of_an_external_test_set(
     assert "left out: 1 of 2 photos are training or validation photos" in capsys.readouterr().out
     # A copy in another size has other bytes; another photo may have the same name.
     with Image.open(outside / "b.jpg") as photo:
-        photo.resize((photo.width // 2, photo.height // 2)).save(images / "b.png")
-    table, photos = leave_out_training_photos(*found, pd.Series(["b"]), images)
+        photo.resize((photo.width // 2, photo.height // 2)).save(images / "B.png")
+    table, photos = leave_out_training_photos(*found, pd.Series(["B"]), images)
     assert list(table["image_id"]) == ["a"]
     Image.new("RGB", (64, 64), "green").save(images / "a.png")
     table, photos = leave_out_training_photos(*found, pd.Series(["a"]), images)
     assert list(table["image_id"]) == ["a", "b"]
     with pytest.raises(LesionsError, match=r"2 of 2 photos .* not an external test set"):
-        leave_out_training_photos(*found, pd.Series([copied, "b"]), images)
+        leave_out_training_photos(*found, pd.Series([copied, "B"]), images)
 
 
 def test_external_isic2018_leaves_out_what_has_no_photo(
