@@ -210,7 +210,7 @@ def as_text(table: pd.DataFrame) -> str:
         lines.append(f"| {' | '.join([row['title'], *numbers])} |")
     if table["photos"].isna().any():
         lines.append(f"–: fewer than {MIN_GROUPS} test lesions, or {MIN_CASES} cases, are too few.")
-    if table["data"].isna().all():
+    elif table["data"].isna().all():
         lines.append("Other photos, of training and validation: only several splits show it.")
     return "\n".join(lines)
 
