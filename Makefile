@@ -1,5 +1,7 @@
 # `make` lists the targets. All of them use .venv, and build it if it is missing.
 PYTHON ?= python3
+# macOS's make looks for the programs of simple lines in its own PATH, unless SHELL is set.
+SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -11,18 +13,25 @@ help:  ## list the targets
 
 setup: .venv/ready  ## build .venv with the tested versions
 
+# An environment works only where it was made: after the project was moved or copied, it is made again.
+ifneq ($(shell cat .venv/ready 2> /dev/null),$(CURDIR))
+.PHONY: .venv/ready
+endif
+
 .venv/ready: pyproject.toml constraints.txt
+	@if [ -s .venv/ready ] && [ "$$(cat .venv/ready)" != "$(CURDIR)" ]; then \
+		echo ".venv was made in $$(cat .venv/ready): it is made again"; rm -r .venv; fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(INSTALL) '.[dev]'
-	@touch $@
+	@echo "$(CURDIR)" > $@
 
 .venv/extras: .venv/ready
 	$(INSTALL) '.[dev,demo,duplicates,export]'
 	@touch $@
 
 repro: setup  ## run the whole pipeline (dvc repro)
-	@git rev-parse --git-dir > /dev/null 2>&1 || { echo 'DVC needs a git repository: git init && git add --all && git commit --message start'; exit 2; }
+	@git rev-parse --git-dir > /dev/null || { echo 'DVC needs a git repository. If there is none: git init && git add --all && git commit --message start'; exit 2; }
 	dvc repro
 	@dvc metrics show
 
@@ -36,6 +45,8 @@ check: .venv/extras  ## lint and check types
 	ruff check .
 	ruff format --check .
 	mypy
+	mypy --platform win32 lesions stages
+	mypy --platform darwin lesions stages
 
 report: setup  ## write all results of the last run on one page, dvc_plots/report.html
 	lesions report

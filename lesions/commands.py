@@ -16,7 +16,14 @@ import pandas as pd
 import typer
 
 from lesions.common import layout
-from lesions.common.artifacts import atomic_write, write_csv, write_text
+from lesions.common.artifacts import (
+    atomic_write,
+    check_file,
+    note_file,
+    same_file,
+    write_csv,
+    write_text,
+)
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.names import escape, for_spreadsheet, safe_text
 from lesions.common.params import Decision, NetworkSpec, Views, load_params
@@ -49,7 +56,10 @@ ViewsOption = Annotated[
 def predict(
     photos: Annotated[list[str], typer.Argument(help="Photos, folders or patterns.")],
     model: Model = "mobilenetv2",
-    csv: Annotated[Path | None, typer.Option(help="Write one row per photo to this file.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="Write one row per photo to this file; - is standard output."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per photo.")
     ] = False,
@@ -72,9 +82,12 @@ def predict(
     A flag marks low confidence (below that of 95 % of the validation photos), or a photo out of
     distribution (farther from the training photos than 95 % of the validation photos).
     """
-    paths = list_photos(photos)
-    if csv is not None:
-        check_output(csv, paths, "photo,predicted,")
+    paths, unreadable = list_photos(photos)
+    to_stdout = csv == Path("-")
+    if to_stdout and as_json:
+        raise LesionsError("--csv -: --json prints to standard output already. Choose one.")
+    if csv is not None and not to_stdout:
+        check_output(csv, paths)
         if heatmap is not None and csv.absolute().is_relative_to(heatmap.absolute()):
             raise LesionsError(f"{csv}: is in the folder of the heat maps. Name another file.")
     heatmaps = {} if heatmap is None else heatmap_files(heatmap, paths)
@@ -88,7 +101,7 @@ def predict(
     columns = ["photo", "predicted", *dataset.sums, *refer, *FLAGS, *dataset.classes]
     rows: list[dict[str, Any]] = []
     with (
-        nullcontext() if csv is None else atomic_write(csv) as table,
+        nullcontext() if csv is None or to_stdout else atomic_write(csv) as table,
         progress(len(paths), "photos", "predict") as bar,
     ):
         if table:
@@ -97,6 +110,7 @@ def predict(
             bar.update()
             if result.prediction is None:
                 bar.clear()  # otherwise the line would start in the bar's line
+                unreadable.append(result.error)
                 print(f"error: {safe_text(result.error)}", file=sys.stderr)
                 continue
             row = _as_row(result.path, result.prediction, dataset)
@@ -111,23 +125,32 @@ def predict(
                 print(_as_line(row, dataset), flush=True)
             if result.path in heatmaps:
                 write_heatmap(heatmaps[result.path], predictor, result)
-        if table:
+        if csv is not None:
             shown = pd.DataFrame(rows, columns=columns)
-            shown.to_csv(table, index=False, lineterminator="\n")
-    if unreadable := len(paths) - len(rows):
+            shown.to_csv(table or sys.stdout, index=False, lineterminator="\n")
+    if csv is not None and table is not None:
+        note_file(csv)
+    if unreadable:
         raise LesionsError(
-            f"{unreadable} of {len(paths)} photos could not be read; the rest are predicted."
+            f"{len(unreadable)} photos or folders could not be read; {len(rows)} photos are "
+            "predicted."
         )
 
 
-def list_photos(arguments: Sequence[str]) -> list[Path]:
-    """Find the photos that arguments name; say on stderr which other files are left out."""
-    paths, left_out = find_photos(arguments)
+def list_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Find the photos that arguments name; say on stderr what is left out or cannot be read.
+
+    Returns:
+        The photos, and the folders that cannot be read, each with the reason.
+    """
+    paths, left_out, unreadable = find_photos(arguments)
+    for problem in unreadable:
+        print(f"error: {safe_text(problem)}", file=sys.stderr)
     if left_out:
         names = ", ".join(escape(path.name) for path in left_out[:3])
         more = " ..." if len(left_out) > 3 else ""
         print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
-    return paths
+    return paths, unreadable
 
 
 def rule(decision: Decision | None, views: int | None) -> tuple[Decision, Views]:
@@ -218,12 +241,17 @@ def export(
     target = out or source.with_suffix(".onnx")
     if target.suffix != ".onnx":
         raise LesionsError(f"{target}: an ONNX file ends in .onnx. Name another --out.")
+    small = target.with_suffix(".int8.onnx")
+    for file in (target, small) if int8 else (target,):
+        check_file(file, [source])
     chosen, _ = rule(decision, None)
     from lesions.serving.onnx_export import export_int8, export_onnx
 
     print(export_onnx(source, target, chosen))
+    note_file(target)
     if int8:
-        print(export_int8(source, target, chosen))
+        print(export_int8(source, target, small, chosen))
+        note_file(small)
 
 
 def demo(
@@ -295,7 +323,7 @@ def duplicates(
     # What can be refused is refused before the long work.
     if not folder.is_dir():
         raise LesionsError(f"{folder}: is not a folder. Name one with photos.")
-    found_paths = list_photos([str(folder)])
+    found_paths, unreadable = list_photos([str(folder)])
     paths = duplicates_report.drop_copies(found_paths)
     if copies := len(found_paths) - len(paths):
         print(f"left out {copies} copies with the same name and content", file=sys.stderr)
@@ -304,14 +332,10 @@ def duplicates(
     has_table = bool(find_tables(folder, dataset.columns))
     lesions = as_metadata(read_folder(folder, dataset.columns), dataset) if has_table else None
     known = read_pairs(Path(params.same_lesion))
-    if csv is not None and csv.exists():
-        raise LesionsError(
-            f"{csv}: exists; pairs may have been deleted from it by hand. Name another file."
-        )
-    if sheet is not None:
-        check_output(sheet, paths, duplicates_report.FIRST_LINE)
-        if csv is not None and csv.absolute() == sheet.absolute():
-            raise LesionsError(f"{csv}: is the file of the pairs and of the page. Name two files.")
+    for file in filter(None, (csv, sheet)):
+        check_output(file, paths)
+    if csv is not None and sheet is not None and same_file(csv, sheet):
+        raise LesionsError(f"{csv}: is the file of the pairs and of the page. Name two files.")
     network = search.load_network(model if model == search.IMAGENET else str(find_model(model)))
 
     # Read and describe the photos, then compare those that look alike.
@@ -331,11 +355,13 @@ def duplicates(
     print(duplicates_report.summary(pairs, photos, least))
     if csv is not None:
         write_csv(csv, duplicates_report.with_known(table, known, photos))
+        note_file(csv)
     if sheet is not None:
         write_text(sheet, duplicates_report.build_sheet(table, photos, csv))
-    if found.errors:
+        note_file(sheet)
+    if unreadable := [*unreadable, *found.errors]:
         raise LesionsError(
-            f"{len(found.errors)} of {len(paths)} photos could not be read; the rest are compared."
+            f"{len(unreadable)} photos or folders could not be read; the rest are compared."
         )
 
 

@@ -1,10 +1,11 @@
 """Changes: which parameters differ from the last commit, to be printed when a stage starts."""
 
 import os
-import subprocess
 from typing import Any
 
 from lesions.common import layout
+from lesions.common.errors import LesionsError
+from lesions.common.programs import run_git
 from lesions.common.yaml_files import parse_yaml
 
 
@@ -18,13 +19,11 @@ def changed_parameters(stage: str | None = None) -> list[str]:
         Nothing without a stage, or where the commit cannot be read, for example without git.
     """
     stage = stage or os.environ.get("DVC_STAGE", "")
-    command = ["git", "show", f"HEAD:./{layout.PARAMS}"]
     try:
         read = parse_yaml(layout.PIPELINE.read_text(encoding="utf-8"))["stages"][stage]["params"]
-        committed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        old = parse_yaml(committed)
+        old = parse_yaml(run_git("show", f"HEAD:./{layout.PARAMS}"))
         new = parse_yaml(layout.PARAMS.read_text(encoding="utf-8"))
-    except (OSError, KeyError, TypeError, ValueError, subprocess.CalledProcessError):
+    except (OSError, KeyError, TypeError, ValueError, LesionsError):
         return []
     found = []
     for key in _flatten(read):

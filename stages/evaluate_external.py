@@ -13,14 +13,18 @@ from lesions.evaluation.predictions import as_isic_submission, as_table
 from lesions.networks import hardware
 from lesions.networks.model_file import load
 from lesions.reporting.summary import summarise
-from stages import run_stage
+from stages import entry_of, run_stage
 
 
 def main(
-    name: Annotated[str, typer.Argument(help="Its name in `external_tests` in params.yaml.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Its name in `external_tests` in params.yaml; DVC's stage names it."),
+    ] = None,
 ) -> None:
     """Evaluate all networks in params.yaml on the external test set NAME."""
     params = load_params()
+    name = entry_of(name, "external test set")
     dataset = load_description(params.dataset)
     device = hardware.set_up(params.device, "fp32", params.deterministic)
     models = {model: load(layout.model_file(model), device, model) for model in params.networks}

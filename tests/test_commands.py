@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,6 +47,7 @@ from lesions.serving import onnx_export
 from lesions.serving.arguments import find_photos
 from lesions.serving.outputs import heatmap_files
 from lesions.serving.predictor import Prediction, Predictor
+from lesions.sources.folders import read_folder
 
 SIZE = 64
 POINTS = tuple(
@@ -116,6 +118,76 @@ def test_the_csv_has_probabilities_malignant_share_and_flags(
         assert row[row["predicted"]] == max(row[code] for code in CODES)
 
 
+def test_a_csv_on_standard_output(place: Path, raw: Path, tmp_path: Path) -> None:
+    photo = str(sorted((raw / "images").iterdir())[0])
+    result = lesions("predict", photo, "--csv", "-", folder=place)
+    assert result.returncode == 0, result.stderr
+    header, row = result.stdout.splitlines()
+    assert header.startswith("photo,predicted,malignant,low_confidence")
+    assert row.startswith(photo)
+    assert not (place / "-").exists()
+    result = lesions("predict", photo, "--csv", "-", "--json", folder=place)
+    assert "--json prints to standard output already" in result.stderr
+
+
+def test_a_csv_is_written_again_unless_it_was_changed(
+    place: Path, raw: Path, tmp_path: Path
+) -> None:
+    photo, out = str(sorted((raw / "images").iterdir())[0]), tmp_path / "out.csv"
+    for _ in range(2):
+        assert lesions("predict", photo, "--csv", str(out), folder=place).returncode == 0
+    notes = out.read_text().replace("photo,", "my notes,photo,", 1)
+    out.write_text(notes)
+    result = lesions("predict", photo, "--csv", str(out), folder=place)
+    assert "out.csv: exists, and is not a file that this project has written" in result.stderr
+    assert out.read_text() == notes
+
+
+def test_heat_maps_beside_the_photos_are_not_predicted(
+    place: Path, raw: Path, tmp_path: Path
+) -> None:
+    model, folder = str(place / "models/mobilenetv2.safetensors"), tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(sorted((raw / "images").iterdir())[0], folder / "a.jpg")
+    for _ in range(2):
+        result = lesions("predict", ".", "--heatmap", ".", "--model", model, folder=folder)
+        assert result.returncode == 0, result.stderr
+        assert len(result.stdout.splitlines()) == 1
+    assert sorted(file.name for file in folder.iterdir()) == ["a.jpg", "a.jpg.png"]
+    assert "left out 1 files that are not photos: a.jpg.png" in result.stderr
+    # Nor are they photos of a source.
+    for name in ("x", "y"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "a.jpg", folder / name / f"{name}.jpg")
+        shutil.copy(folder / "a.jpg.png", folder / name / f"{name}.jpg.png")
+    (folder / "a.jpg").unlink()
+    (folder / "a.jpg.png").unlink()
+    content = read_folder(folder, {})
+    assert sorted(content.table["image_id"]) == ["x", "y"]
+    assert "left out 2 heat maps that `lesions predict` has written" in content.notes
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_the_rest_predicted(
+    place: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "locked"):
+        (tmp_path / name).mkdir()
+        shutil.copy(sorted((raw / "images").iterdir())[0], tmp_path / name)
+    listed = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    result = lesions("predict", str(tmp_path), folder=place)
+    assert result.returncode == 1
+    assert len(result.stdout.splitlines()) == 1
+    assert "locked: Permission denied" in result.stderr
+    assert "1 photos or folders could not be read; 1 photos are predicted" in result.stderr
+
+
 def test_one_line_per_photo_and_bad_photos_are_reported(
     place: Path, raw: Path, tmp_path: Path
 ) -> None:
@@ -127,7 +199,7 @@ def test_one_line_per_photo_and_bad_photos_are_reported(
     assert result.returncode == 1
     assert "text.jpg: not a photo" in result.stderr
     assert result.stderr.endswith(
-        "error: 1 of 2 photos could not be read; the rest are predicted.\n"
+        "error: 1 photos or folders could not be read; 1 photos are predicted.\n"
     )
     (line,) = result.stdout.splitlines()
     words = line.split()
@@ -171,11 +243,18 @@ def test_an_output_that_is_a_photo_is_refused_before_the_model_is_loaded(
     names = [str(photo) for photo in photos]
     for arguments, words in (
         ([names[0], "--csv", str(tmp_path / "table.csv")], "is not a file that this"),
-        ([names[0], "--csv", "/dev/null"], "is not a file that this"),
+        ([names[0], "--csv", "/dev/null"], "is a device or pipe"),
+        (["", "--csv", str(tmp_path / "new.csv")], "an empty name"),
         (["--csv", *names], "0.jpg: ends like a photo"),  # as the shell expands --csv *.jpg
         ([names[0], "--csv", names[0]], "ends like a photo"),
-        ([names[0], "--csv", str(tmp_path / "link.csv")], "link.csv: is one of the photos"),
-        ([names[0], "--csv", str(tmp_path / "hard.csv")], "hard.csv: is one of the photos"),
+        (
+            [names[0], "--csv", str(tmp_path / "link.csv")],
+            "link.csv: is one of the files",
+        ),
+        (
+            [names[0], "--csv", str(tmp_path / "hard.csv")],
+            "hard.csv: is one of the files",
+        ),
     ):
         result = lesions("predict", *arguments, folder=tmp_path)
         assert result.returncode == 1
@@ -193,7 +272,7 @@ def test_heat_maps_never_overwrite_and_follow_no_link(tmp_path: Path) -> None:
     with pytest.raises(LesionsError, match=r"a\.jpg\.png: is a photo to predict"):
         heatmap_files(tmp_path, [Path("a.jpg"), tmp_path / "a.jpg.png"])
     (tmp_path / "b.jpg.png").write_bytes(b"a photo")
-    with pytest.raises(LesionsError, match=r"b\.jpg\.png: exists, and is not a heat map"):
+    with pytest.raises(LesionsError, match=r"b\.jpg\.png: exists, and is not a file that this"):
         heatmap_files(tmp_path, [Path("b.jpg")])
     found = heatmap_files(folder, [Path("x.jpg"), Path("../x.jpg"), Path("%up/x.jpg"), photo])
     assert len(set(found.values())) == 4
@@ -303,6 +382,7 @@ def test_photos_are_found_once_in_order(tmp_path: Path) -> None:
     assert find_photos([str(tmp_path), str(tmp_path / "a.png")]) == (
         everything,
         [tmp_path / "notes.txt"],
+        [],
     )
     assert find_photos([str(tmp_path / "?.png")])[0] == [tmp_path / "a.png"]
     assert find_photos([str(tmp_path / "*")])[0][:2] == everything[:2]
@@ -574,7 +654,9 @@ def test_two_uploads_at_once_and_one_too_large(address: str, raw: Path) -> None:
     assert large.json() == {"error": "larger than 20 MB"}
     assert requests.get(f"{address}/example/x.jpg", timeout=9).status_code == 404
     foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
-    assert requests.post(f"{address}/predict", b"", headers=foreign, timeout=9).status_code == 403
+    answer = requests.post(f"{address}/predict", b"", headers=foreign, timeout=9)
+    assert answer.status_code == 403
+    assert "ssh -L 7860:127.0.0.1:7860 HOST" in answer.json()["error"]
     assert requests.get(address, headers={"Host": "evil.example"}, timeout=9).status_code == 400
 
 

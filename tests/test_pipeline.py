@@ -232,7 +232,7 @@ def test_an_interrupted_temporary_experiment_resumes(project: Path, tmp_path: Pa
     )
     signal.signal(signal.SIGINT, before)
     checkpoints = tmp_path / "cache/checkpoints"  # the fixture user_cache
-    while not list(checkpoints.glob("mobilenetv2-*.pt")):
+    while not list(checkpoints.glob("mobilenetv2-*.checkpoint")):
         assert running.poll() is None
         time.sleep(0.02)
     workspaces = project / ".dvc" / "tmp" / "exps" / "standalone"

@@ -1,10 +1,13 @@
 """The error a user can act on, and how a command ends when it meets one."""
 
+import contextlib
+import errno
 import functools
 import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -29,24 +32,42 @@ def is_interruption(error: BaseException | None) -> bool:
     return error is not None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether torch raised this because memory ran out: on a GPU, on MPS or on the CPU."""
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+# What torch says, on CUDA, MPS and the CPU, if memory runs out.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
-def out_of_memory(error: RuntimeError) -> LesionsError:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error was raised because memory ran out, of a GPU or of the computer."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    torchs = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return torchs or isinstance(error, MemoryError)
+
+
+def out_of_memory(error: BaseException) -> LesionsError:
     """Say what to do about it."""
-    what = str(error).partition("\n")[0].partition(". GPU")[0].rstrip(".")
+    what = str(error).partition("\n")[0].partition(". GPU")[0].rstrip(".") or "out of memory"
     return LesionsError(
         f"{what}. Lower batch_size or image_size, end other programs that use the memory, or set "
         "device: cpu."
     )
 
 
-def _raise_interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    """Make SIGTERM, as a scheduler sends it, unwind like Ctrl-C, so that partial files go."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the clean-up
-    raise KeyboardInterrupt
+CLEAN_UP = 5.0  # seconds after a SIGTERM in which another one does not disturb the clean-up
+_last_sigterm = -CLEAN_UP
+
+
+def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    """Make SIGTERM, as a scheduler sends it, unwind like Ctrl-C, so that partial files go.
+
+    Python loses an exception that is raised within some callbacks of its own (1 of 1,500 times), so
+    a later SIGTERM counts again.
+    """
+    global _last_sigterm
+    now = time.monotonic()
+    if now - _last_sigterm >= CLEAN_UP:
+        _last_sigterm = now
+        raise KeyboardInterrupt
 
 
 def command_line(*commands: Callable[..., None]) -> typer.Typer:
@@ -57,12 +78,17 @@ def command_line(*commands: Callable[..., None]) -> typer.Typer:
     return app
 
 
+def print_all_letters() -> None:
+    """Let a terminal or pipe whose encoding lacks a letter get its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_cli(*commands: Callable[..., None]) -> None:
     """Run functions as a command line."""
     signal.signal(signal.SIGTERM, _raise_interrupt)
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter gets its number
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    print_all_letters()
     command_line(*commands)()
 
 
@@ -74,19 +100,21 @@ def _fail(message: str) -> NoReturn:
 def _end(error: BaseException) -> NoReturn:
     """End the process with one line for an expected error or an interruption; raise any other."""
     if is_interruption(error):
-        print("interrupted: no half-written file is left", file=sys.stderr)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):  # whoever read the output may be gone
+            print("interrupted: no half-written file is left", file=sys.stderr)
+            sys.stdout.flush()
         # Not sys.exit, which waits for threads: see lesions/common/threads.py.
         os._exit(130)
     if isinstance(error, LesionsError):
         _fail(str(error))
-    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
         _fail(str(out_of_memory(error)))
     if isinstance(error, BrokenPipeError):  # the reader of the output, e.g. head, has closed it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that exit can flush
         sys.exit(1)
     if isinstance(error, OSError):  # not foreseen, for example a file where a folder is needed
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}")
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
     raise error
 
 

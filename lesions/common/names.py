@@ -7,6 +7,7 @@ that a name cannot act on a terminal, and no name is lost.
 import unicodedata
 from os import PathLike, fspath
 
+SHOWN = 120  # characters of a value in a message
 # Unicode categories: control, format, surrogates, unassigned, separators but the space.
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
 
@@ -47,6 +48,15 @@ def for_spreadsheet(name: str | PathLike[str]) -> str:
     """
     text = escape(name)
     return f"./{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def shorten(text: str) -> str:
+    """Shorten a value for a message; one of 50 MB would fill the screen.
+
+    >>> shorten("x" * 200) == "x" * 120 + "…"
+    True
+    """
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def safe_text(text: str) -> str:

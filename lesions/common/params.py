@@ -14,6 +14,8 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# Titles stand in pages, tables and plots: nothing that one of them would run or misread.
+Title = Annotated[str, Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{N} _.,+-]{0,59}$")]
 # Names become parts of file and stage names, and of metrics.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 StartingWeights = Literal["imagenet", "random"]
@@ -21,7 +23,10 @@ Weights = Literal["auto", "imagenet", "random"]
 Decision = Literal["most-probable", "balanced"]
 Views = Literal[1, 4]  # as it is; with its three mirror images
 Holdout = Literal["once-photographed", "any-lesion", "any-photo", "given"]
-TAKEN = {"val", "test", "baseline", "ensemble"}  # names of folders and files in metrics/ and plots/
+# Names of folders and files in metrics/ and plots/, and those that Windows keeps for devices.
+TAKEN = {"val", "test", "baseline", "ensemble", "con", "prn", "aux", "nul"}
+TAKEN |= {f"{device}{number}" for device in ("com", "lpt") for number in range(10)}
+ENSEMBLE_TITLE = "mean of all networks"
 
 
 class _Strict(BaseModel):
@@ -43,7 +48,7 @@ class Augment(_Strict):
 class NetworkSpec(_Strict):
     """One entry of the table of networks."""
 
-    title: Text  # in tables and plots
+    title: Title  # in tables and plots
     torchvision: Text  # torchvision.models.get_model knows it by this name
     features: Text  # the submodule that makes the last feature map
     fit: Literal["all", "last-layer"] = "all"  # the layers that are trained
@@ -118,12 +123,13 @@ class Params(TrainingParams):
         ):
             if used := set(names) & taken:
                 raise ValueError(
-                    f"{key} uses the name {min(used)!r}, which metrics/ and plots/ use already: "
-                    "choose another name"
+                    f"{key} uses the name {min(used)!r}, which metrics/, plots/ or Windows use "
+                    "already: choose another name"
                 )
         titles = [network.title.casefold() for network in self.networks.values()]
+        titles += [ENSEMBLE_TITLE, "baseline"]
         if twice := [title for title in titles if titles.count(title) > 1]:
-            raise ValueError(f"networks has the title {twice[0]!r} twice: choose another")
+            raise ValueError(f"networks has the title {twice[0]!r}, which is taken: choose another")
         return self
 
     @model_validator(mode="after")
@@ -206,6 +212,11 @@ def _explain(error: dict[str, Any]) -> str | None:
         return (
             f"weights is {error['input']!r}: allowed are {', '.join(get_args(Weights))}, "
             "or one of them for each network"
+        )
+    if error["type"] == "string_pattern_mismatch" and key.endswith(".title"):
+        return (
+            f"{key} is {error['input']!r}: a title has letters, digits, spaces and _ . , + -, at "
+            "most 60, and begins with a letter or digit"
         )
     if error["type"] == "string_pattern_mismatch" and "x00" not in error["ctx"]["pattern"]:
         return f"{key}: a name has lower-case letters, digits, _ and -, at most 41"

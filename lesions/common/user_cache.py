@@ -10,4 +10,5 @@ CACHE_VARIABLE = "LESIONS_CACHE"
 
 def user_cache() -> Path:
     """Find the folder: $LESIONS_CACHE, or the system's usual place (~/.cache/lesions on Linux)."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("lesions"))
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lesions")

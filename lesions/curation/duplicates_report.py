@@ -14,7 +14,6 @@ from lesions.dataset.photos import decode_in_proportion, read_file
 from lesions.reporting.render import environment, image_uri
 
 COLUMNS = (*PAIR_COLUMNS, "points")
-FIRST_LINE = "<!doctype html><!-- by lesions duplicates -->"
 PIXELS = 320  # of the photos on the page: the longer side
 
 
@@ -149,4 +148,4 @@ def build_sheet(table: pd.DataFrame, photos: pd.DataFrame, csv: Path | None) -> 
         for row in table.to_dict("records")
     ]
     template = environment(Path(__file__).parent, autoescape=True).get_template("duplicates.html")
-    return f"{FIRST_LINE}\n{template.render(cases=cases, csv=csv)}\n"
+    return template.render(cases=cases, csv=csv) + "\n"

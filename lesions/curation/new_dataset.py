@@ -310,7 +310,7 @@ watched: null
 def command(path: Path, proposal: Proposal, more: Mapping[str, object]) -> str:
     """Write the command that runs the pipeline on the folder."""
     source = str(proposal.folder.resolve())
-    if not re.fullmatch(r"[\w./-]+", source):
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", source):  # what DVC reads without quotes
         source = f'"{source}"'
     changes = [f"dataset={path}", f"source={source}", f"holdout={proposal.holdout}"]
     changes += [f"{key}={value}" for key, value in more.items()]

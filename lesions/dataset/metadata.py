@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lesions.common.errors import LesionsError
+from lesions.common.names import shorten
 
 REQUIRED = ("image_id", "lesion_id", "dx")  # dx is the class
 OPTIONAL = ("patient_id", "dx_type", "age", "sex", "localization", "split", "dataset")
@@ -26,6 +27,7 @@ INVISIBLE = "".join(map(chr, (*range(33), 0x7F, 0x85, 0xA0, 0x1680, *range(0x200
 PLACEHOLDERS = ("unknown", "nan", "none", "null", "na", "n.a.", "-", "--", "0", ".", "id", "lesion")
 MAX_HEADER = 1_000_000  # bytes of the first line
 MAX_COLUMNS = 1000
+HALVES = 5  # pairs of which only one photo is here are named, at most
 PAIR_COLUMNS = ("image_id", "same_lesion_as")
 
 
@@ -136,9 +138,10 @@ def check_metadata(table: pd.DataFrame, place: str, classes: Sequence[str]) -> p
     def refuse(wrong: "pd.Series[bool]", what: str, allowed: str) -> None:
         if wrong.any():
             row = table.index[wrong][0]  # the header is row 1
+            values = {name: shorten(value) for name, value in table.loc[row].items()}
             raise LesionsError(
-                f"{place}: {what.format(**table.loc[row])} in row {row + 2} ({wrong.sum()} rows in "
-                f"all); {allowed}."
+                f"{place}: {what.format(**values)} in row {row + 2} ({wrong.sum()} rows in all); "
+                f"{allowed}."
             )
 
     # Every value alone.
@@ -149,10 +152,9 @@ def check_metadata(table: pd.DataFrame, place: str, classes: Sequence[str]) -> p
     known = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     refuse(~table["dx"].isin(classes), "class {dx!r} of {image_id}", f"known are {known}")
     for column in {"sex", "localization", "dx_type"} & set(table):
-        valid = table[column].str.fullmatch(r"[\w ,/().+&-]{0,80}")
-        refuse(
-            ~valid, f"{column} {{{column}!r}}", "letters, digits and , / ( ) . + & - are allowed"
-        )
+        valid = table[column].str.fullmatch(r"[-?]|(?![+-])[\w ,/().+&-]{0,80}")
+        allowed = "letters, digits and , / ( ) . + & - are allowed, + and - not at the start"
+        refuse(~valid, f"{column} {{{column}!r}}", allowed)
     if "age" in table:
         age = pd.to_numeric(table["age"], errors="coerce")
         valid = age.between(0, 120) | table["age"].str.casefold().isin(("", *PLACEHOLDERS))
@@ -276,6 +278,13 @@ def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
     """
     listed, ids = read_pairs(path), set(table["image_id"])
     found = [pair for pair in listed if ids.issuperset(pair)]
+    # A list can be of more photos than these. But half a pair may be a typing error.
+    halves = [pair for pair in listed if len(ids.intersection(pair)) == 1]
+    for pair in halves[:HALVES]:
+        absent = next(name for name in pair if name not in ids)
+        print(f"{path}: {pair[0]} and {pair[1]} are not joined: there is no photo {absent}")
+    if len(halves) > HALVES:
+        print(f"{path}: {len(halves) - HALVES} more pairs of which only one photo is here")
     if listed:
         print(
             f"{len(found)} of the {len(listed)} listed pairs of photos of one lesion are here "

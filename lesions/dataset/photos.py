@@ -1,6 +1,5 @@
 """Photos: decoded, scaled to one size and stored in one array of pixels."""
 
-import errno
 import io
 import os
 import re
@@ -13,9 +12,9 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
-from lesions.common.errors import LesionsError
+from lesions.common.errors import LesionsError, is_out_of_memory
 from lesions.common.progress import progress
 from lesions.common.threads import thread_pool
 from lesions.common.types import Pixels
@@ -29,12 +28,14 @@ MAX_BYTES = 64_000_000  # of a file; a phone's photo has 5 MB
 MAX_PIXELS = 80_000_000  # more than a phone's photo; Pillow warns at 89 million
 MAX_SIDE = 20_000  # an image of 1 × 80 million pixels takes 26 s and 2.5 GB
 MAX_SCANS = 100  # of a progressive JPEG, which usually has 10; each costs a pass over all pixels
-CHUNK = 4096  # photos queued at a time, so that memory stays constant
+CHUNK = 256  # photos queued at a time, so that memory stays constant
 
 # What people have under a photo's name, by its first bytes.
 _OTHER_FILES = (
     (rb"....ftyp(hei|hev|mif|msf)", "a HEIC photo; export it as JPEG"),
     (rb"....ftypavi", "an AVIF photo; export it as JPEG"),
+    (rb".{128}DICM", "a DICOM file; export the photo as PNG, for example with dcmj2pnm"),
+    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 photo; export it as PNG"),
     (rb"GIF8", "a GIF, which has at most 256 colours; use the original photo"),
     (rb"%PDF", "a PDF; export the photo as JPEG"),
     (rb"version https://git-lfs", "a pointer of Git LFS; run `git lfs pull`"),
@@ -43,6 +44,8 @@ _OTHER_FILES = (
 )
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 Image.MAX_IMAGE_PIXELS = None  # `decode` checks the size itself, without a warning
+# Some cameras and editors store over 1 MB of text or profile, which Pillow refuses by default.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_BYTES
 # How to turn a photo upright, by the EXIF tag Orientation (274).
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,9 +94,10 @@ def decode(data: bytes, size: int, name: str) -> Pixels:
 
     A JPEG is first shrunk by libjpeg, in the frequency domain, to the smallest power-of-two
     fraction that is no smaller than `size`; a triangle filter does the rest (Pillow's
-    `draft` and `BILINEAR`). Greyscale, palette, CMYK and 16-bit become 8-bit RGB. The photo is
-    turned upright by its EXIF orientation; other EXIF tags are ignored. Colours are converted
-    from an embedded profile to sRGB. Transparent photos are laid on white.
+    `draft` and `BILINEAR`). Greyscale, palette, CMYK and 16-bit become 8-bit RGB; 16-bit greys
+    that use only the lower 8 or 12 bits are taken as such. The photo is turned upright by its EXIF
+    orientation; other EXIF tags are ignored. Colours are converted from an embedded profile to
+    sRGB. Transparent photos are laid on white.
 
     Args:
         data: the file's bytes.
@@ -144,6 +148,8 @@ def _decode(data: bytes, name: str, target: Callable[[int, int], tuple[int, int]
                 )
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise LesionsError(f"{name}: has several pages or frames. Save one as a photo.")
+            if image.mode in ("I", "F"):
+                raise LesionsError(f"{name}: has 32 bits per pixel. Save it with 8 or 16.")
             upright, profile = _orientation(image), image.info.get("icc_profile")
             size = target(*image.size)
             image.draft("RGB", size)
@@ -185,7 +191,12 @@ def _explain(data: bytes, error: Exception) -> str:
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
-    """Read the EXIF orientation; a damaged EXIF block counts as none."""
+    """Read the EXIF orientation; a damaged EXIF block counts as none.
+
+    Pillow turns TIFF files itself.
+    """
+    if image.format == "TIFF":
+        return None
     try:
         return _UPRIGHT.get(image.getexif().get(274, 1))
     except Exception:  # Pillow's EXIF reader raises many kinds on damaged bytes
@@ -197,10 +208,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
     No copy is made of an image that has one of these modes already.
     """
-    if image.mode in ("I", "F"):
-        raise ValueError("32 bits per pixel are not supported")
-    if image.mode.startswith("I;16"):  # keep the upper 8 bits
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16"):  # keep the upper 8 bits of those that are used
+        greys = np.asarray(image)
+        used = next(bits for bits in (8, 12, 16) if greys.max() < 1 << bits)
+        image = Image.fromarray((greys >> (used - 8)).astype(np.uint8))
     if image.mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     return image if image.mode in ("RGB", "RGBA", "CMYK") else image.convert("RGB")
@@ -267,18 +278,14 @@ def resize(photos: Sequence[Photo], size: int, out: Path) -> None:
         progress(len(photos), "photos", f"resize to {size}×{size}") as bar,
     ):
         np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        header_bytes = file.tell()
 
-        def scale(row: int) -> None:
-            name, read = photos[row]
-            pixels = decode(read(), size, name)
-            written = os.pwrite(file.fileno(), pixels.data, header_bytes + row * pixels.nbytes)
-            if written < pixels.nbytes:
-                raise OSError(errno.ENOSPC, "No space left", str(out))
+        def scale(photo: Photo) -> Pixels:
+            name, read = photo
+            return decode(read(), size, name)
 
         for start in range(0, len(photos), CHUNK):
-            for _ in pool.map(scale, range(start, min(start + CHUNK, len(photos)))):
+            for pixels in pool.map(scale, photos[start : start + CHUNK]):
+                file.write(pixels.data)
                 bar.update()
 
 
@@ -298,6 +305,11 @@ class PhotoArray:
         except FileNotFoundError:
             raise LesionsError(f"{self._path}: not found. `dvc repro` makes it.") from None
         except Exception as error:  # numpy's header parser raises many kinds on damaged bytes
+            if is_out_of_memory(error):
+                raise LesionsError(
+                    f"{self._path}: {self._path.stat().st_size / 1e6:.0f} MB cannot be mapped "
+                    f"({error}). Raise the limit of memory (ulimit -v), or lower image_size."
+                ) from None
             raise LesionsError(
                 f"{self._path}: not a whole array ({error}). Run `dvc repro resize`."
             ) from None

@@ -99,7 +99,12 @@ def _draw(
     subset_of = pd.Series("train", index=groups.index)
     for subset, share in shares.items():
         total = int(share * len(table) + 1e-9)  # 0.1 × 30 can be 2.9999 in floating point
-        if len(remaining) == 0 or total == 0:
+        if total == 0:
+            raise LesionsError(
+                f"split: {subset}_share {share:g} of {len(table)} photos is less than one photo. "
+                "Raise it, or add photos."
+            )
+        if len(remaining) == 0:
             raise LesionsError(_too_few(subset, 0, total, candidates, holdout))
         quotas = _stratify(remaining.groupby("dx")["photos"].sum(), total)
         count = 0
@@ -188,10 +193,13 @@ def _too_few(
     subset: str, found: int, total: int, candidates: pd.DataFrame, holdout: Holdout
 ) -> str:
     once = holdout == "once-photographed"
+    counts = candidates.groupby("dx").size()
+    few = [str(code) for code, count in counts.items() if count < len(SUBSETS)]
+    needed = f" 3 are needed of each class, but {', '.join(few)} have fewer." if few else ""
     return (
         f"split: {subset} has {found} photos instead of {total}: {candidates['photos'].sum()} in "
-        f"{len(candidates)} groups may be held out (holdout: {holdout}). Change val_share and "
-        f"test_share{', set holdout: any-lesion' if once else ''}, or add photos."
+        f"{len(candidates)} groups may be held out (holdout: {holdout}).{needed} Change val_share "
+        f"and test_share{', set holdout: any-lesion' if once else ''}, or add photos."
     )
 
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from lesions.common.params import Decision, Views
+from lesions.common.params import ENSEMBLE_TITLE, Decision, Views
 from lesions.common.types import Floats
 from lesions.evaluation.predictions import Predictions
 from lesions.scoring.fitted import Fitted, fit
 
 NAME = "ensemble"
-TITLE = "mean of all networks"
+TITLE = ENSEMBLE_TITLE
 
 
 def average(

@@ -37,6 +37,9 @@ def build(network: NetworkSpec, classes: int, weights: StartingWeights, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
+            # Models of other tasks would download weights even now.
+            if network.torchvision not in torchvision.models.list_models(torchvision.models):
+                raise ValueError("not a classifier of photos")
             model: nn.Module = torchvision.models.get_model(
                 network.torchvision, num_classes=classes
             )
@@ -89,6 +92,8 @@ def find_feature_map(torchvision_name: str, size: int) -> str:
         LesionsError: torchvision has no such classifier, or it is not clear which submodule it is.
     """
     try:
+        if torchvision_name not in torchvision.models.list_models(torchvision.models):
+            raise ValueError("not a classifier of photos")
         model: nn.Module = torchvision.models.get_model(torchvision_name, num_classes=3)
     except (ValueError, TypeError) as error:
         raise LesionsError(

@@ -11,6 +11,7 @@ from lesions.common.threads import thread_pool
 from lesions.common.types import Pixels, Rows
 
 Channels = tuple[float, float, float]  # red, green, blue
+LEAST_STD = 1e-4
 UPLOAD = 1024  # photos per copy while the dataset moves to a GPU: 154 MB at 224 px
 
 
@@ -56,6 +57,10 @@ class PhotoLoader:
         """Whether the whole array is in the GPU's memory."""
         return self._on_gpu is not None
 
+    def leave_gpu(self) -> None:
+        """Give the GPU's memory back, and load from the host from now on."""
+        self._on_gpu = None
+
     def __call__(self, batches: list[Rows]) -> Iterator[Tensor]:
         """Yield each batch as (b, s, s, 3) uint8 on the device."""
         if self._on_gpu is not None:
@@ -95,7 +100,8 @@ def channel_statistics(loader: PhotoLoader, rows: Rows) -> tuple[Channels, Chann
     levels = np.arange(256) / 255
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
-    std = np.sqrt(share @ levels**2 - mean**2)
+    # Photos of one colour have none; the model card allows no less.
+    std = np.sqrt(np.maximum(share @ levels**2 - mean**2, LEAST_STD**2))
     return _as_channels(mean), _as_channels(std)
 
 

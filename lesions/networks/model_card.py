@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lesions.common.params import NetworkSpec, Recipe, Views
 from lesions.dataset.description import Description
+from lesions.networks.batches import LEAST_STD
 from lesions.networks.hardware import Precision
 from lesions.scoring.fitted import Fitted
 
@@ -16,7 +17,7 @@ FORMAT = 5
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 Channels = tuple[_Share, _Share, _Share]
-_Spread = Annotated[float, Field(ge=1e-4, le=1)]
+_Spread = Annotated[float, Field(ge=LEAST_STD, le=1)]
 Spread = tuple[_Spread, _Spread, _Spread]
 Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -23,6 +22,7 @@ from lesions.networks.model_card import FORMAT, ModelCard
 
 _KEY = "lesions"  # a single key, because safetensors writes several in no fixed order
 _SUBSPACE = "subspace"  # the name of the one tensor that is not the network's
+DTYPES = (torch.float32, torch.int64)  # of weights and buffers; of counters
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def load(path: Path, hardware: Hardware, expected: str | None = None) -> Trained
         raise LesionsError(
             f"{path}: holds {card.name}, not {expected}. Run `dvc repro --force train-{expected}`."
         )
-    network = build(card.network, len(card.classes), "random", 0)
+    # The checksum first: building a network can take a minute.
     tensors = load_file(path)
+    if wrong := [key for key, value in tensors.items() if value.dtype not in DTYPES]:
+        raise LesionsError(
+            f"{path}: {wrong[0]} has the type {tensors[wrong[0]].dtype}; this project writes "
+            f"{', '.join(map(str, DTYPES))}. Train it again."
+        )
     if _digest(card, tensors) != header.sha256:
         raise LesionsError(
             f"{path}: the content does not match its checksum: damaged or altered. Train it or "
@@ -89,16 +94,16 @@ def load(path: Path, hardware: Hardware, expected: str | None = None) -> Trained
         )
     if not all(tensor.isfinite().all() for tensor in tensors.values()):
         raise LesionsError(f"{path}: has weights that are not finite. Train it again.")
-    try:
-        subspace = tensors.pop(_SUBSPACE).numpy()
-        network.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+    subspace = tensors.pop(_SUBSPACE, torch.empty(0)).float().numpy()
+    network = build(card.network, len(card.classes), "random", 0)
+    if differ := _shapes(tensors) ^ _shapes(network.state_dict()):
         raise LesionsError(
-            f"{path}: its tensors do not fit {card.network.title} "
-            f"({' '.join(str(error).split())[:200]}). Train it again."
-        ) from None
+            f"{path}: its tensors do not fit {card.network.title} ({len(differ)} differ; the first "
+            f"is {min(differ)[0]}). Train it again."
+        )
+    network.load_state_dict(tensors)
     width = _feature_width(network, card)
-    if subspace.ndim != 2 or subspace.shape[1] != width or subspace.dtype != np.float32:
+    if subspace.ndim != 2 or not len(subspace) or subspace.shape[1] != width:
         raise LesionsError(
             f"{path}: its feature subspace has shape {subspace.shape}, but {card.network.title} "
             f"has {width} features. Train it again."
@@ -107,11 +112,17 @@ def load(path: Path, hardware: Hardware, expected: str | None = None) -> Trained
     return TrainedModel(classifier=Classifier(network, card, hardware), subspace=subspace)
 
 
+def _shapes(tensors: dict[str, Tensor]) -> set[tuple[str, str, tuple[int, ...]]]:
+    """List the name, type and shape of every tensor."""
+    return {(key, str(value.dtype), tuple(value.shape)) for key, value in tensors.items()}
+
+
 def _feature_width(network: torch.nn.Module, card: ModelCard) -> int:
-    """Count the features of a network, with one small image."""
+    """Count the features of a network, with one image; some networks take only one size."""
     classifier = Classifier(network.eval(), card, Hardware(torch.device("cpu"), "fp32"))
+    photo = torch.zeros(1, 3, card.image_size, card.image_size)
     with torch.inference_mode():
-        return classifier.logits_and_features(torch.zeros(1, 3, 64, 64))[1].shape[1]
+        return classifier.logits_and_features(photo)[1].shape[1]
 
 
 def read_card(path: Path) -> ModelCard:

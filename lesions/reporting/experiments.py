@@ -1,6 +1,5 @@
 """The table of experiments: what each one changed, and how good it is on validation."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pandas as pd
 from lesions.common import layout
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
+from lesions.common.programs import run_git
 from lesions.common.types import Floats
 from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.metadata import groups_of, read_table
@@ -62,8 +62,10 @@ def read_lock(revision: str) -> dict[str, Any]:
     if revision == "workspace":
         text = layout.LOCK.read_text(encoding="utf-8") if layout.LOCK.exists() else ""
     else:
-        command = ["git", "show", f"{revision}:./{layout.LOCK}"]
-        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        try:
+            text = run_git("show", f"{revision}:./{layout.LOCK}")
+        except LesionsError:  # that revision has none
+            text = ""
     return parse_yaml(text) or {}
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +11,7 @@ from PIL import Image
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError
+from lesions.common.programs import run_dvc
 from lesions.reporting.render import data_uri, environment, image_uri
 from lesions.reporting.results import Results
 from lesions.scoring.guards import MIN_CASES
@@ -100,12 +99,9 @@ def build_report(results: Results) -> str:
 def draw_plots(external_tests: list[str]) -> list[Plot]:
     """Draw every plot of dvc.yaml with its template, in order."""
     with tempfile.TemporaryDirectory() as unused:  # DVC copies the pictures there
-        command = [sys.executable, "-m", "dvc", "plots", "show", "--json", "--out", unused]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise LesionsError(f"`dvc plots show` failed: {done.stderr.strip()}")
+        shown = run_dvc("plots", "show", "--json", "--out", unused)
     drawn = []
-    for name, plots in json.loads(done.stdout)["data"].items():
+    for name, plots in json.loads(shown)["data"].items():
         path = Path(name)
         section = SECTIONS.get(path.stem, OTHER)
         if path.parent.name in external_tests:

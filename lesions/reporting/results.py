@@ -1,8 +1,6 @@
 """The results of the last run, as data: everything that the report shows."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +11,7 @@ import pandas as pd
 from lesions.common import layout
 from lesions.common.errors import LesionsError
 from lesions.common.params import Params
+from lesions.common.programs import run_dvc, run_git
 from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import groups_of, read_header
@@ -94,8 +93,9 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         dataset: its description.
 
     Raises:
-        LesionsError: a result is missing, or the results are of other models.
+        LesionsError: a result is missing, or not all are of one run.
     """
+    check_one_run(models, external_tests)
     cards = {model: read_card(layout.model_file(model)) for model in models}
     starts = {card.network.title: card.weights for card in cards.values()}
     test = _read_test_set("test set", layout.plots())
@@ -128,6 +128,44 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         audit={str(k): int(n) for k, n in read_csv(layout.AUDIT)["finding"].value_counts().items()},
         parameters=parameters_of_last_run(),
     )
+
+
+def check_one_run(models: list[str], external_tests: list[str]) -> None:
+    """Refuse results that were not all made from the same photos, parameters and models.
+
+    Args:
+        models, external_tests: as for `read_results`.
+
+    Raises:
+        LesionsError: names what differs.
+    """
+    advice = "`dvc repro` makes all results anew; `git stash && dvc checkout` shows the committed."
+    # What evaluation has read and written must be there as it was then.
+    stages = ["evaluate", *(f"evaluate-external@{name}" for name in external_tests)]
+    for stage, changes in json.loads(run_dvc("status", "--json", *stages)).items():
+        parts = [part for change in changes if isinstance(change, dict) for part in change.values()]
+        paths = [path for part in parts if isinstance(part, dict) for path in part]
+        outputs = tuple(f"{folder.as_posix()}/" for folder in layout.OUTPUTS)
+        if changed := [path for path in paths if path.startswith(outputs)]:
+            raise LesionsError(
+                f"{changed[0]}: is not what the stage {stage} has read or written, so the results "
+                f"are of several runs. {advice}"
+            )
+    # All networks must have been trained alike, on the same photos.
+    locked = parse_yaml(layout.LOCK.read_text(encoding="utf-8"))["stages"]
+    first: dict[str, tuple[str, Any]] = {}
+    for stage in (f"train-{model}" for model in models):
+        used = locked[stage].get("params", {}).get(str(layout.PARAMS), {})
+        read = {dep["path"]: dep.get("md5") for dep in locked[stage].get("deps", [])}
+        for key, value in {**used, **read}.items():
+            if key.startswith(("networks", "lesions/", "stages/")):
+                continue
+            other, before = first.setdefault(key, (stage, value))
+            if before != value:
+                raise LesionsError(
+                    f"{layout.LOCK}: {other} and {stage} differ in {key}, so the results are of "
+                    f"several runs. {advice}"
+                )
 
 
 def _verdicts(test: TestSet, starts: dict[str, str], groups: str) -> list[str]:
@@ -210,9 +248,9 @@ def describe_run() -> Row:
         `commit` is the last one that changed dvc.lock; `committed` is false if dvc.lock has changed
         since. `date` is that of the commit, or of dvc.lock.
     """
-    last = _run("git", "log", "-1", "--format=%h %cs", "--", "dvc.lock")
+    last = run_git("log", "-1", "--format=%h %cs", "--", "dvc.lock")
     commit, _, date = last.strip().partition(" ")
-    committed = not _run("git", "status", "--porcelain", "--", "dvc.lock").strip()
+    committed = not run_git("status", "--porcelain", "--", "dvc.lock").strip()
     if not committed:
         written = layout.LOCK.stat().st_mtime
         date = datetime.fromtimestamp(written, UTC).date().isoformat()
@@ -226,16 +264,6 @@ def parameters_of_last_run() -> Row:
     """
     stages = parse_yaml(layout.LOCK.read_text(encoding="utf-8"))["stages"]
     used: Row = {}
-    for name in _run(sys.executable, "-m", "dvc", "stage", "list", "--name-only").split():
+    for name in run_dvc("stage", "list", "--name-only").split():
         used |= stages.get(name, {}).get("params", {}).get("params.yaml", {})
     return {key: used[key] for key in Params.model_fields if key in used}
-
-
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise LesionsError(f"{command[0]}: {error.strerror}.") from None
-    if done.returncode:
-        raise LesionsError(f"`{' '.join(command[1:])}` failed: {done.stderr.strip()}")
-    return done.stdout

@@ -31,6 +31,11 @@ from lesions.serving.predictor import Predictor
 from lesions.sources.sample import LESIONS, render_photo
 
 SENSITIVITY = 0.90  # of the operating point that the page shows
+HERE = "http://127.0.0.1"
+FROM_ELSEWHERE = (
+    "From another computer, make a tunnel, here for port 7860: ssh -L 7860:127.0.0.1:7860 HOST; "
+    "then open http://127.0.0.1:7860 there."
+)
 MAX_BYTES = 20_000_000  # of an upload; a phone's photo has 5 million
 # The page uses only its own content, and no other site can frame it or learn of it.
 HEADERS = {
@@ -177,7 +182,7 @@ def application(
     async def predict(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin not in (None, f"http://{request.headers['host']}"):
-            return _refused("only this page may send photos", 403)
+            return _refused(f"only the page at {HERE} may send photos. {FROM_ELSEWHERE}", 403)
         data = bytearray()
         try:
             async for part in request.stream():

@@ -127,14 +127,15 @@ def export_onnx(source: Path, target: Path, decision: Decision) -> str:
     return "\n".join(lines)
 
 
-def export_int8(source: Path, target: Path, decision: Decision) -> str:
-    """Write an ONNX file of 8-bit integers next to `target` and compare both on the test set.
+def export_int8(source: Path, target: Path, small: Path, decision: Decision) -> str:
+    """Write an ONNX file of 8-bit integers, and compare it with the other on the test set.
 
     Static quantisation by onnxruntime, one scale per channel, ranges from training photos.
 
     Args:
         source: the model file.
         target: the ONNX file that `export_onnx` wrote.
+        small: the file to write.
         decision: which class to predict, given the probabilities.
 
     Returns:
@@ -144,7 +145,6 @@ def export_int8(source: Path, target: Path, decision: Decision) -> str:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Training photos for the ranges.
-    small = target.with_suffix(".int8.onnx")
     card = model_file.read_card(source)
     size = card.image_size
     array, train = _read_subset(size, layout.TRAIN_TABLE)

@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lesions.common.artifacts import atomic_write
+from lesions.common.artifacts import atomic_write, check_file, note_file
 from lesions.common.errors import LesionsError
 from lesions.dataset.photos import ENDINGS
+from lesions.sources.files import HEATMAP_SOFTWARE
 
 if TYPE_CHECKING:
     from lesions.serving.predictor import PhotoResult, Predictor
 
-SOFTWARE = "lesions predict"  # in the pictures that it writes
 
-
-def check_output(path: Path, photos: Sequence[Path], start: str) -> None:
+def check_output(path: Path, photos: Sequence[Path]) -> None:
     """Refuse to write to a photo, of those given or any file that ends like one, or to other files.
 
     Args:
         path: the file to write.
         photos: that are read.
-        start: the first characters of a file of this kind, which may be replaced.
 
     Raises:
         LesionsError: names the file.
@@ -35,18 +33,7 @@ def check_output(path: Path, photos: Sequence[Path], start: str) -> None:
             f"{path}: ends like a photo and would be overwritten. Did the shell expand a pattern? "
             "Name another file to write."
         )
-    target = os.path.realpath(path)
-    for photo in photos:
-        same = path.exists() and photo.exists() and path.samefile(photo)
-        if os.path.realpath(photo) == target or same:
-            raise LesionsError(f"{path}: is one of the photos. Name another file.")
-    if path.is_dir():
-        raise LesionsError(f"{path}: is a folder. Give the name of a file.")
-    ours = path.is_file() and path.read_bytes().startswith(start.encode())
-    if path.exists() and not ours:
-        raise LesionsError(
-            f"{path}: exists, and is not a file that this command has written. Name another."
-        )
+    check_file(path, photos)
 
 
 def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
@@ -73,20 +60,10 @@ def heatmap_files(folder: Path, photos: Sequence[Path]) -> dict[Path, Path]:
             raise LesionsError(f"{link}: is a link to another place. Name another --heatmap.")
         if target in targets:
             raise LesionsError(f"{target}: two photos would have this heat map.")
-        if target.exists() and not _is_heatmap(target):
-            raise LesionsError(f"{target}: exists, and is not a heat map. Name another --heatmap.")
+        check_file(target)
         targets.add(target)
         chosen[photo] = target
     return chosen
-
-
-def _is_heatmap(file: Path) -> bool:
-    """Say whether this program has written a picture."""
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            return image.info.get("Software") == SOFTWARE
-    except (OSError, ValueError):
-        return False
 
 
 def _shortened(part: str) -> str:
@@ -98,7 +75,7 @@ def _shortened(part: str) -> str:
 
 def _software() -> PngInfo:
     info = PngInfo()
-    info.add_text("Software", SOFTWARE)
+    info.add_text("Software", HEATMAP_SOFTWARE)
     return info
 
 
@@ -112,3 +89,4 @@ def write_heatmap(file: Path, predictor: "Predictor", result: "PhotoResult") -> 
     heat = grad_cam(predictor.classifier, result.pixels[None], labels)[0]
     with atomic_write(file) as partial:
         Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG", pnginfo=_software())
+    note_file(file)

@@ -8,10 +8,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from lesions.common.artifacts import is_clutter
 from lesions.common.errors import LesionsError
 from lesions.dataset.photos import ENDINGS, MAX_BYTES, read_file
 
 JPEG_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+HEATMAP_SOFTWARE = "lesions predict"  # what heat maps name as the software that made them
+ENCRYPTED = 1  # the flag of a member of a zip file
 _HIDDEN = "."  # macOS puts `._name` beside files on foreign disks
 
 
@@ -26,30 +29,49 @@ class PhotoFile(NamedTuple):
     read: Callable[[], bytes]
 
 
-def walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Yield the files in a folder and those below it, sorted; links to folders are followed.
 
-    Hidden files are left out. Every folder is entered once, however many links lead to it.
+    Hidden files and those of file managers are left out. Every folder is entered once, however many
+    links lead to it.
+
+    Args:
+        folder: may be nested to any depth.
+        on_error: called for a folder that cannot be read; by default its error is raised.
     """
-    yield from _walk(folder, set())
+    waiting, visited = [folder], set[tuple[int, int]]()
+    while waiting:
+        path = waiting.pop()
+        try:
+            if not path.is_dir():
+                yield path
+                continue
+            status = path.stat()
+            if (status.st_dev, status.st_ino) not in visited:
+                visited.add((status.st_dev, status.st_ino))
+                waiting += sorted(filter(_is_shown, path.iterdir()), reverse=True)
+        except OSError as error:
+            if on_error is None:
+                raise
+            on_error(error)
 
 
-def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
-    status = folder.stat()
-    visited.add((status.st_dev, status.st_ino))
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(_HIDDEN):
-            continue
-        if not path.is_dir():
-            yield path
-        elif (path.stat().st_dev, path.stat().st_ino) not in visited:
-            yield from _walk(path, visited)
+def _is_shown(path: Path) -> bool:
+    return not (path.name.startswith(_HIDDEN) or is_clutter(path.name))
+
+
+def is_heatmap(path: Path) -> bool:
+    """Say whether a file is a heat map that `lesions predict` has written, by its first bytes."""
+    if path.suffix.lower() != ".png" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f"Software\0{HEATMAP_SOFTWARE}".encode() in file.read(200)
 
 
 def looks_like_photo(path: Path) -> bool:
     """Say whether a file is a photo, by its ending, or by its first bytes if it has none."""
     if path.suffix:
-        return path.suffix.lower() in ENDINGS
+        return path.suffix.lower() in ENDINGS and not is_heatmap(path)
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -80,6 +102,10 @@ def photos_in_zips(paths: Iterable[Path], folders: tuple[str, ...] = ()) -> Iter
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise LesionsError(f"{path}: not a whole zip ({error}). Download it again.") from None
         for member in archive.infolist():
+            if member.flag_bits & ENCRYPTED:
+                raise LesionsError(
+                    f"{path}: is encrypted. Unpack it with its password, and name the folder."
+                )
             name = PurePosixPath(member.filename)
             if name.suffix.lower() not in ENDINGS or member.is_dir():
                 continue

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lesions.common.errors import LesionsError
+from lesions.common.names import shorten
 from lesions.dataset.description import Description, Role, normalise
 from lesions.dataset.metadata import (
     INVISIBLE,
@@ -33,7 +34,7 @@ from lesions.dataset.metadata import (
 from lesions.dataset.photos import ENDINGS
 from lesions.dataset.splits import SUBSET_NAMES
 from lesions.sources.catalogue import WITHOUT_PHOTO
-from lesions.sources.files import PhotoFile, ending_of, photos_in_folder, walk
+from lesions.sources.files import PhotoFile, ending_of, is_heatmap, photos_in_folder, walk
 
 TABLES = (".csv", ".tab", ".tsv", ".xls", ".xlsx", ".ods")
 METADATA_NAMES = (
@@ -49,18 +50,24 @@ LAYOUTS = (
 COLUMN_NAMES: dict[Role, tuple[str, ...]] = {
     "image": (
         *("image_id", "image", "isic_id", "image_name", "file_name", "filename", "image_path"),
-        *("file", "path", "photo"),
+        *("file", "path", "photo", "img_id", "bcn_filename"),
     ),
     "label": (
         *("dx", "label", "class", "benign_malignant", "diagnosis", "diagnosis_1", "diagnosis_2"),
-        *("diagnosis_3", "diagnosis_4", "diagnosis_5", "target", "binary_label"),
+        *("diagnosis_3", "diagnosis_4", "diagnosis_5", "target", "binary_label", "diagnostic"),
     ),
     "patient": ("patient_id", "patient"),
     "lesion": ("lesion_id", "lesion"),
     "split": ("split", "subset"),
     "age": ("age", "age_approx"),
     "sex": ("sex", "gender"),
-    "site": ("localization", "anatom_site_general", "anatom_site_general_challenge", "site"),
+    "site": (
+        "localization",
+        "anatom_site_general",
+        "anatom_site_general_challenge",
+        "site",
+        "region",
+    ),
     "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
     "collection": ("dataset",),
 }
@@ -98,18 +105,24 @@ def read_folder(folder: Path, columns: Mapping[Role, str]) -> Content:
     Raises:
         LesionsError: it has no photos, or it is not clear what belongs to which photo.
     """
-    photos = list(photos_in_folder(folder))
+    found = list(photos_in_folder(folder))
+    photos = [photo for photo in found if not is_heatmap(Path(photo.place))]
     if not photos:
+        endings = Counter(path.suffix.lower() or "no ending" for path in walk(folder))
+        other = [f"{count} of {ending}" for ending, count in endings.most_common(4)]
         raise LesionsError(
-            f"{folder}: has no photos (files ending in {', '.join(ENDINGS)}). {LAYOUTS}"
+            f"{folder}: has no photos (files ending in {', '.join(ENDINGS)}); it has "
+            f"{', '.join(other) or 'no files'}. {LAYOUTS}"
         )
     tables = find_tables(folder, columns)
     content = (
         combine(str(folder), photos, tables, columns) if tables else _by_folders(folder, photos)
     )
+    if maps := len(found) - len(photos):
+        content.notes.append(f"left out {maps} heat maps that `lesions predict` has written")
     # A table that is not recognised must not be missed in silence.
-    others = [path for path in walk(folder) if path.suffix.lower() in TABLES and path not in tables]
-    for path in others[:5]:
+    unused = [path for path in walk(folder) if path.suffix.lower() in TABLES and path not in tables]
+    for path in unused[:5]:
         content.notes.append(f"not used: {path}, {_why_not(path)}")
     return content
 
@@ -216,11 +229,7 @@ def find_tables(folder: Path, columns: Mapping[Role, str]) -> list[Path]:
 def _recognise(names: Sequence[str], columns: Mapping[Role, str]) -> dict[Role, str]:
     """Find the column of each role: as `columns` says, or by its usual names."""
     found = {role: name for role, name in columns.items() if name in names}
-    usual = {
-        name.casefold().replace(" ", "_").replace("-", "_"): name
-        for name in reversed(names)
-        if name not in found.values()
-    }
+    usual = {_usual(name): name for name in reversed(names) if name not in found.values()}
     for role, candidates in COLUMN_NAMES.items():
         # Tables of one folder may name the photos differently.
         is_open = role not in columns or (role == "image" and role not in found)
@@ -261,8 +270,13 @@ def _read(path: Path, columns: Mapping[Role, str]) -> _Parsed:
     return _Parsed(path, table, raw[others], found, notes)
 
 
+def _usual(name: str) -> str:
+    """Write the name of a column as COLUMN_NAMES does."""
+    return name.casefold().replace(" ", "_").replace("-", "_")
+
+
 def _is_label(name: str) -> bool:
-    return name.casefold().replace(" ", "_") in COLUMN_NAMES["label"]
+    return _usual(name) in COLUMN_NAMES["label"]
 
 
 def _binary(values: pd.DataFrame) -> pd.DataFrame:
@@ -517,7 +531,7 @@ def as_metadata(content: Content, dataset: Description) -> pd.DataFrame:
     out = [label for label in class_of if class_of[label] is None and normalise(label) in left_out]
     if unknown := [label for label in class_of if class_of[label] is None and label not in out]:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        names = ", ".join(f"{label!r} ({counts[label]} photos)" for label in unknown[:5])
+        names = ", ".join(f"{shorten(label)!r} ({counts[label]} photos)" for label in unknown[:5])
         raise LesionsError(
             f"{place}: the classes {names}{more} are unknown; {dataset.title} has "
             f"{', '.join(dataset.classes[:12])}. Name the dataset of these photos with `-S "

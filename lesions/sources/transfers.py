@@ -1,15 +1,18 @@
 """Transfers: files from an archive to the user's cache, resumed if interrupted, verified."""
 
+import contextlib
 import errno
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pooch
 import requests
+from filelock import FileLock, Timeout
 
 from lesions.common.errors import LesionsError
 from lesions.common.progress import progress
@@ -46,10 +49,37 @@ def fetch(archive: Archive) -> dict[str, Path]:
 
 
 def _fetch_file(file: RemoteFile, base: str, cache: Path) -> Path:
-    """Take a file from the cache, or download it; once more if a resumed download is wrong."""
+    """Take a file from the cache, or download it."""
     url = base + file.path
     if urlsplit(url).scheme != "https" and not os.environ.get(ADDRESS_VARIABLE):
         raise LesionsError(f"{url}: only https addresses are allowed.")
+    if (there := cache / file.name).is_file() and pooch.file_hash(there, "md5") == file.md5:
+        return there
+    try:
+        with _only_one(cache / f"{file.name}.lock"):
+            return _download(file, url, cache)
+    except OSError as error:
+        raise _explain(error, file, cache) from error
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Wait for other processes that download the same file: they would share its partial file."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"{lock.with_suffix('')}: another process downloads it; waiting for that", flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _download(file: RemoteFile, url: str, cache: Path) -> Path:
+    """Download a file; once more if a resumed download is wrong."""
     retried = False
     while True:
         transfer = _Transfer(file, cache, url)
@@ -67,8 +97,6 @@ def _fetch_file(file: RemoteFile, base: str, cache: Path) -> Path:
                 f"{url}: sent {what} instead of {file.name} (MD5 {file.md5}). Nothing "
                 f"was kept. {_by_hand(file, url, cache)}"
             ) from mismatch
-        except OSError as error:
-            raise _explain(error, file, cache) from error
 
 
 def _explain(error: OSError, file: RemoteFile, cache: Path) -> LesionsError:

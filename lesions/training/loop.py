@@ -5,9 +5,10 @@ of an AMD EPYC, ten epochs of 13,019 observations at 160 px take MobileNetV2 81 
 reach an accuracy of .904 ± .009 on test photos (three seeds; docs/results.md).
 """
 
+import contextlib
 import gc
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -25,7 +26,7 @@ from lesions.dataset import shortcut
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import group_column, groups_of
 from lesions.dataset.photos import PhotoArray
-from lesions.networks import architectures
+from lesions.networks import architectures, model_file
 from lesions.networks.batches import PhotoLoader, channel_statistics
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware, describe_device
@@ -108,22 +109,74 @@ def train(
     Raises:
         LesionsError: a photo is missing, or the loss is not finite.
     """
+    if processes.is_main:
+        dry_run(model, data, params, history, hardware)
     training = set_up(model, data, params, hardware, processes)
     checkpoint = Checkpoint(model, identify(training, data))
-    if training.classifier.card.network.fit == "last-layer":
-        return train_last_layer(training, checkpoint, history)
+    last_layer_alone = training.classifier.card.network.fit == "last-layer"
+    run = train_last_layer if last_layer_alone else run_epochs
+    if processes.is_main:
+        weights = sum(value.nbytes for value in training.classifier.network.state_dict().values())
+        checkpoint.check(4 * weights)  # Adam keeps two numbers for each; and the best epoch's
     try:
-        return run_epochs(training, checkpoint, history)
+        return run(training, checkpoint, history)
     except RuntimeError as error:
         # The photos may have taken the GPU memory that training needs.
         if not (training.loader.resident and processes.world_size == 1 and is_out_of_memory(error)):
             raise
-    print(f"{model}: out of GPU memory; the photos stay in the computer's memory from now on")
     del training
     gc.collect()
-    torch.cuda.empty_cache()
+    free_gpu(model)
     training = set_up(model, data, params, hardware, processes, resident=False)
-    return run_epochs(training, checkpoint, history)
+    return run(training, checkpoint, history)
+
+
+def free_gpu(model: str) -> None:
+    """Say that photos were taken out of the GPU's memory, and make it free for others."""
+    print(f"{model}: out of GPU memory; the photos stay in the computer's memory from now on")
+    torch.cuda.empty_cache()
+
+
+def dry_run(
+    model: str, data: TrainingData, params: Params, history: Path, hardware: Hardware
+) -> None:
+    """Go through a whole training with two photos, so that what cannot work fails at once.
+
+    A training step, a validation, what is fitted after the last epoch, and a model file that is
+    written and read again. Arguments as for `train`; the file is written next to the history.
+
+    Raises:
+        LesionsError: names the network and what it cannot do.
+    """
+    title, size = params.network(model).title, data.photos.size
+    two = data._replace(train=data.train.drop_duplicates("image_id")[:2], val=data.val[:2])
+    changes = {"epochs": 1, "shortcut": 0.0, "head": "trained"}
+    file = history.with_name(f".{model}.dry.partial")
+    try:
+        with contextlib.redirect_stdout(None):
+            small = params.model_copy(update=changes)
+            training = set_up(model, two, small, hardware, SINGLE_PROCESS, resident=False)
+            if params.network(model).fit == "all":
+                train_one_epoch(training, 1)
+            validate(training, 1)
+            best = BestEpoch(1, copy_weights(training))
+            done = TrainingState([{"epoch": 1, "seconds": 0.0}], best, ["a dry run"])
+            trained = finish(training, done, Checkpoint(model, "dry run"))
+            model_file.save(file, trained.state, trained.subspace, trained.card)
+            model_file.load(file, hardware)
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        if is_out_of_memory(error):
+            raise
+        why = " ".join(str(error).split())[:300]
+        advice = "Choose another network or image_size."
+        if "deterministic" in why:
+            advice = "Set deterministic: false, or choose another network."
+        raise LesionsError(
+            f"{title}: cannot be trained on photos of {size} px in {hardware.precision} on "
+            f"{hardware.device.type} ({why}). {advice}"
+        ) from error
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Trained | None:
@@ -135,7 +188,15 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
         start = time.perf_counter()
         train_result = train_one_epoch(training, epoch)
         seconds_training = time.perf_counter() - start
-        val_result = validate(training, epoch)
+        try:
+            val_result = validate(training, epoch)
+        except RuntimeError as error:
+            # This epoch is not lost, if the photos can make room.
+            if not (training.loader.resident and is_out_of_memory(error)):
+                raise
+            training.loader.leave_gpu()
+            free_gpu(training.model)
+            val_result = validate(training, epoch)
         done.history.append(
             {
                 "epoch": epoch,
@@ -151,13 +212,17 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
         # Write the history and the checkpoint.
         if is_main:
             write_csv(history, history_table(training, done))
-            save_checkpoint(training, checkpoint, done)
+            if checkpoint.is_due or epoch == params.epochs:
+                save_checkpoint(training, checkpoint, done)
         print(describe_epoch(training, done.history), flush=True)
     return finish(training, done, checkpoint) if is_main else None
 
 
-def train_last_layer(training: Training, checkpoint: Checkpoint, history: Path) -> Trained:
+def train_last_layer(training: Training, checkpoint: Checkpoint, history: Path) -> Trained | None:
     """Fit the last layer alone; arguments as for `train`. It counts as one epoch."""
+    if not training.processes.is_main:
+        return None
+    training = replace(training, processes=SINGLE_PROCESS)
     start = time.perf_counter()
     train_result = refit(training)
     seconds = time.perf_counter() - start
@@ -341,7 +406,8 @@ def resume(training: Training, checkpoint: Checkpoint) -> TrainingState:
     if done.hardware[-1] != here:
         print(
             f"{training.model}: until then on {done.hardware[-1]}, now on {here}; the last bits of "
-            "the result may differ from those of a run on one of them"
+            "the result may differ from those of a run on one of them, and on another kind of "
+            "device dropout draws other numbers"
         )
         done.hardware.append(here)
     return done

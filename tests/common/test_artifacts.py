@@ -5,8 +5,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lesions.common.artifacts import atomic_write, check_folder, write_csv, write_json
+from lesions.common.artifacts import (
+    atomic_write,
+    check_file,
+    check_folder,
+    note_file,
+    write_csv,
+    write_json,
+)
 from lesions.common.errors import LesionsError
+from lesions.common.user_cache import user_cache
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -43,7 +51,12 @@ def test_a_folder_never_gives_way_to_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "cannot be written")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EFBIG, "a limit was reached after 0 MB of it"),
+        (errno.EDQUOT, "a limit was reached after 0 MB of it"),
+        (errno.EROFS, "cannot be written"),
+    ],
 )
 def test_a_disk_that_refuses_is_explained(tmp_path: Path, number: int, words: str) -> None:
     def write() -> None:
@@ -139,3 +152,56 @@ def test_devices_and_a_users_partial_file_are_left_alone(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(LesionsError, match="is a device or pipe"):
         write_json(tmp_path / "pipe", {})
+
+
+def test_a_file_is_replaced_only_if_it_is_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "out.csv"
+    check_file(file)
+    file.write_text("a,b\n")
+    with pytest.raises(LesionsError, match=r"out\.csv: exists, and is not a file that this"):
+        check_file(file)
+    note_file(file)
+    check_file(file)
+    file.write_text("a,b\nmine\n")
+    with pytest.raises(LesionsError, match="or was changed since"):
+        check_file(file)
+    with pytest.raises(LesionsError, match="is one of the files that are read"):
+        check_file(tmp_path / "new.csv", [tmp_path / "deep/../new.csv"])
+    with pytest.raises(LesionsError, match="is a folder"):
+        check_file(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LESIONS_CACHE", str(tmp_path / "file"))
+    note_file(tmp_path / "file")
+    assert "will not be replaced by another run" in capsys.readouterr().err
+
+
+def test_the_cache_may_be_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESIONS_CACHE", "~/x")
+    assert user_cache() == Path.home() / "x"
+
+
+def test_what_file_managers_leave_does_not_protect_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+
+    def write() -> None:
+        with atomic_write(folder, folder=True) as partial:
+            (partial / "ours.csv").write_text("a")
+
+    write()
+    for name in (".DS_Store", "Thumbs.db", "._ours.csv"):
+        (folder / name).write_bytes(b"1")
+    write()
+    assert sorted(path.name for path in folder.iterdir()) == ["files.txt", "ours.csv"]
+
+
+def test_line_ends_are_the_same_on_every_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.linesep", "\r\n")
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert b"\r" not in (tmp_path / "a.json").read_bytes()

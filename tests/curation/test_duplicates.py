@@ -9,6 +9,8 @@ from helpers import CHROMIUM, card_of, copy_inputs, invoke, network_of, serious_
 from PIL import Image
 from playwright.sync_api import Browser
 
+pytest.importorskip("cv2", reason="the extra `duplicates` is not installed")
+
 from lesions.curation.duplicates import (
     LONGEST,
     LocalFeatures,
@@ -93,11 +95,18 @@ def test_pairs_are_listed_and_written_for_the_split(place: Path, tmp_path: Path)
     page = sheet.read_text()
     assert page.count("<figure>") == 8
     assert f"same_lesion={csv}" in page
-    # The page may be written again; from the table somebody may have deleted pairs.
-    assert search(place, "--sheet", str(sheet))[0] == 0
+    # Both may be written again, until somebody has deleted pairs from the table.
+    assert search(place, "--csv", str(csv), "--sheet", str(sheet))[0] == 0
+    csv.write_text("".join(csv.read_text().splitlines(keepends=True)[:-1]))
     status, _, errors = search(place, "--csv", str(csv))
     assert status == 1
+    assert "pairs.csv: exists, and is not a file that this project has written, or was" in errors
+    (tmp_path / "link.html").symlink_to(csv)
+    _, _, errors = search(place, "--csv", str(csv), "--sheet", str(tmp_path / "link.html"))
     assert "pairs.csv: exists" in errors
+    csv.unlink()
+    _, _, errors = search(place, "--csv", str(csv), "--sheet", str(tmp_path / "link.html"))
+    assert "is the file of the pairs and of the page" in errors
 
 
 def test_with_a_metadata_table_only_other_lesions_are_listed(place: Path, tmp_path: Path) -> None:
@@ -124,7 +133,7 @@ def test_a_damaged_photo_is_reported_and_the_rest_compared(place: Path, tmp_path
     assert output.startswith("D  E  ")
     assert "bad.jpg: not a photo" in errors
     assert "left out 1 files that are not photos: phone.heic" in errors
-    assert "1 of 3 photos could not be read; the rest are compared" in errors
+    assert "1 photos or folders could not be read; the rest are compared" in errors
 
 
 def test_of_photos_with_one_name_copies_are_left_out(place: Path, tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ def test_other_files_are_not_overwritten(place: Path, tmp_path: Path) -> None:
     mine.write_text("<!doctype html><title>mine</title>")
     status, _, errors = search(place, "--sheet", str(mine))
     assert status == 1
-    assert "mine.html: exists, and is not a file that this command has written" in errors
+    assert "mine.html: exists, and is not a file that this project has written" in errors
     assert mine.read_text() == "<!doctype html><title>mine</title>"
 
 

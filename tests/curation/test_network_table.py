@@ -54,7 +54,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(place: Path) -> N
     before = {name: (place / name).read_text() for name in ("params.yaml", "dvc.yaml")}
     with pytest.raises(LesionsError, match="has it already"):
         add_network("mobilenetv2", SPEC)
-    with pytest.raises(LesionsError, match="the title 'resnet50' twice"):
+    with pytest.raises(LesionsError, match="the title 'resnet50', which is taken"):
         add_network("other", SPEC.model_copy(update={"title": "ResNet50"}))
     with pytest.raises(LesionsError, match="a name has lower-case letters"):
         add_network("Other Net", SPEC)
@@ -65,14 +65,11 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(place: Path) -> N
     assert {name: (place / name).read_text() for name in before} == before
 
 
-def test_titles_of_any_characters_and_files_written_by_hand(place: Path) -> None:
-    for number, title in enumerate(("Res'Net", "ResNet18 #2")):
+def test_titles_of_all_languages_and_files_written_by_hand(place: Path) -> None:
+    for number, title in enumerate(("Réseau 18+", "网络, mine")):
         add_network(f"net{number}", SPEC.model_copy(update={"title": title}))
         assert load_params().networks[f"net{number}"].title == title
         remove_network(f"net{number}")
-    for title in ('Res"Net', "ResNet18: mine"):
-        with pytest.raises(LesionsError, match="would not be valid YAML"):
-            add_network("net", SPEC.model_copy(update={"title": title}))
     params = place / "params.yaml"
     params.write_text(params.read_text().replace("  mobilenetv2:\n", "  mobilenetv2:  # small\n"))
     remove_network("mobilenetv2")

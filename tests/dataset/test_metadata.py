@@ -36,9 +36,14 @@ def test_only_the_pairs_whose_photos_are_there_count(
     tmp_path: Path, table: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "pairs.csv"
-    file.write_text("image_id,same_lesion_as\nP_mel_0_0,P_nv_0_0\nP_mel_0_0,gone\n")
+    rows = "P_mel_0_0,P_nv_0_0\nP_mel_0_0,P_nv_00\nother,another\n"
+    file.write_text(f"image_id,same_lesion_as\n{rows}")
     assert pairs_in(table, file) == [("P_mel_0_0", "P_nv_0_0")]
-    assert "1 of the 2 listed pairs of photos of one lesion are here" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1 of the 3 listed pairs of photos of one lesion are here" in printed
+    # Perhaps a typing error; the third pair is of other photos.
+    assert "P_mel_0_0 and P_nv_00 are not joined: there is no photo P_nv_00" in printed
+    assert "another" not in printed
 
 
 def test_dataverse_tab_file(tmp_path: Path, table: pd.DataFrame) -> None:
@@ -130,6 +135,8 @@ def test_empty_rows_at_the_end_are_left_out_and_counted(
         ([0], "image_id", "a\u202eb", "printable characters are allowed"),
         ([0], "sex", "</script><script>", "letters, digits and"),
         ([0], "localization", "\x1b[31mback", "letters, digits and"),
+        ([0], "localization", "+SUM(1+1)", "+ and - not at the start"),
+        ([0], "sex", "-1+2", "+ and - not at the start"),
         ([0], "age", "old", "years from 0 to 120"),
         ([0], "age", "-5", "years from 0 to 120"),
     ],
@@ -141,6 +148,13 @@ def test_doubtful_values_are_refused_with_their_row(
     with pytest.raises(LesionsError, match=r"in row \d+ \(\d+ rows in all\)") as error:
         read_metadata(write(tmp_path, table), CODES)
     assert words in str(error.value)
+
+
+def test_a_value_of_50_mb_is_not_printed_whole(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.loc[0, "image_id"] = "x" * 1_000
+    with pytest.raises(LesionsError, match="x…") as error:
+        read_metadata(write(tmp_path, table), CODES)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize(

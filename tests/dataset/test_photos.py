@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 from pathlib import Path
@@ -7,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.dataset import photos
-from lesions.dataset.photos import PhotoArray, decode, read_file, resize
+from lesions.dataset.photos import PhotoArray, decode, decode_in_proportion, read_file, resize
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -43,17 +45,27 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert (decode(data, 32, "a") == 255).all()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(orientation: int) -> None:
+def test_every_orientation_is_turned_upright_once(orientation: int, kind: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", exif=exif)
-    with Image.open(io.BytesIO(buffer.getvalue())) as opened:
-        expected = np.asarray(ImageOps.exif_transpose(opened))
+    image.save(buffer, kind, exif=exif)
+    with Image.open(io.BytesIO(encoded(image))) as upright:
+        upright.getexif()[0x0112] = orientation
+        expected = np.asarray(ImageOps.exif_transpose(upright))
     assert (decode(buffer.getvalue(), 40, "a") == expected).all()
+
+
+def test_a_tiff_taken_sideways_keeps_its_proportions() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 30)).save(buffer, "TIFF", exif=exif)
+    assert decode_in_proportion(buffer.getvalue(), 40, "a").shape == (40, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +128,8 @@ OTHERS = {
     "git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:12",
     "a web page": b"<!DOCTYPE html><p>busy</p>",
     "a zip file": b"PK\x03\x04 and more",
+    "a DICOM file": bytes(128) + b"DICM and more",
+    "a JPEG 2000 photo": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
     "not a photo. Allowed are JPEG": b"just a text",
 }
 
@@ -186,7 +200,7 @@ def test_a_photo_taken_sideways_is_turned_upright() -> None:
 
 
 def test_thirty_two_bits_are_refused() -> None:
-    with pytest.raises(LesionsError, match="32 bits per pixel"):
+    with pytest.raises(LesionsError, match=r"a: has 32 bits per pixel\. Save it with 8 or 16\.$"):
         decode(encoded(Image.new("F", (40, 40)), "TIFF"), 32, "a")
 
 
@@ -209,6 +223,22 @@ def test_libjpeg_does_the_first_half_of_the_shrinking(
 def test_sixteen_bits_keep_the_upper_eight() -> None:
     grey = np.full((40, 40), 0x80FF, np.uint16)
     assert (decode(encoded(Image.fromarray(grey)), 32, "a") == 0x80).all()
+
+
+@pytest.mark.parametrize(("used", "expected"), [(0x00C0, 0xC0), (0x0C0F, 0xC0), (0xC000, 0xC0)])
+def test_greys_of_8_or_12_bits_in_16_are_not_dark(used: int, expected: int) -> None:
+    grey = np.full((40, 40), used, np.uint16)
+    assert (decode(encoded(Image.fromarray(grey)), 32, "a") == expected).all()
+
+
+def test_a_photo_with_much_text_and_a_large_profile_is_read() -> None:
+    info = PngInfo()
+    info.add_text("Comment", "words " * 400_000, zip=True)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    buffer = io.BytesIO()
+    image = Image.new("RGB", (40, 40), (9, 99, 199))
+    image.save(buffer, "PNG", pnginfo=info, icc_profile=profile + bytes(2_000_000))
+    assert (decode(buffer.getvalue(), 32, "a") == (9, 99, 199)).all()
 
 
 @pytest.mark.parametrize(
@@ -270,6 +300,17 @@ def test_truncated_array_is_refused(resized: Path) -> None:
     file = resized / "images.npy"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(LesionsError, match=r"images\.npy: not a whole array"):
+        PhotoArray(resized)
+
+
+def test_too_little_memory_for_the_array_is_not_called_damage(
+    resized: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "load", refused)
+    with pytest.raises(LesionsError, match=r"MB cannot be mapped .* lower image_size"):
         PhotoArray(resized)
 
 

@@ -164,6 +164,14 @@ def test_shares_that_cannot_be_had_are_refused() -> None:
         split(table, CODES, 0.3, 0.3, "once-photographed", 0)
 
 
+def test_too_few_photos_and_lesions_say_what_is_needed() -> None:
+    table = metadata_of({"nv": [1, 1], "mel": [1, 1]})
+    with pytest.raises(LesionsError, match=r"test_share 0\.1 of 4 photos is less than one photo"):
+        split(table, CODES, 0.1, 0.1, "any-lesion", 0)
+    with pytest.raises(LesionsError, match=r"3 are needed of each class, but mel, nv have fewer"):
+        split(table, CODES, 0.5, 0.3, "any-lesion", 0)
+
+
 @pytest.mark.parametrize(
     ("mel", "absent"),
     [

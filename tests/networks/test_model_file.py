@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from helpers import FP32, PARAMS, SUBSPACE, card_of, classifier_of, network_of
 from safetensors.torch import save_file
 
@@ -129,7 +131,56 @@ def test_weights_that_are_not_finite_and_a_subspace_of_another_width_are_refused
     model_file.save(file, state, SUBSPACE[:, :3].copy(), card_of())
     with pytest.raises(LesionsError, match=r"shape \(3, 3\), but MobileNetV2 has 1280 features"):
         model_file.load(file, FP32)
+    model_file.save(file, state, SUBSPACE[:0].copy(), card_of())
+    with pytest.raises(LesionsError, match=r"subspace has shape \(0, 1280\)"):
+        model_file.load(file, FP32)
     state["classifier.1.bias"][2] = torch.nan
     model_file.save(file, state, SUBSPACE, card_of())
     with pytest.raises(LesionsError, match="weights that are not finite"):
         model_file.load(file, FP32)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: {**state, "classifier.1.bias": state["classifier.1.bias"].bfloat16()}, ""),
+        (lambda state: {**state, "classifier.1.bias": torch.zeros(7, dtype=torch.int64)}, "fit"),
+        (lambda state: {**state, "more": torch.zeros(1)}, "the first is more"),
+        (lambda state: {**state, "classifier.1.bias": torch.zeros(8)}, "2 differ"),
+    ],
+)
+def test_tensors_of_other_types_and_shapes_are_refused(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+    words: str,
+) -> None:
+    state = change(network_of("mobilenetv2").state_dict())
+    if not words:  # numpy has no such type, so no hash could be computed
+        words = "classifier.1.bias has the type torch.bfloat16"
+        monkeypatch.setattr(model_file, "_digest", lambda *_: "0" * 64)
+    model_file.save(file, state, SUBSPACE, card_of())
+    with pytest.raises(LesionsError, match=words):
+        model_file.load(file, FP32)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "vit_h_14"])
+def test_no_network_is_built_or_downloaded_for_a_file_that_is_not_whole(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    built: list[object] = []
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: built.append(1))
+    spec = PARAMS.networks["mobilenetv2"].model_copy(update={"torchvision": name})
+    state = {"a": torch.zeros(3)}
+    model_file.save(file, state, SUBSPACE, card_of(network=spec))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(LesionsError, match="does not match its checksum"):
+        model_file.load(file, FP32)
+    assert not built
+    if name == "fcn_resnet50":  # not even for a file that is whole
+        model_file.save(file, state, SUBSPACE, card_of(network=spec))
+        with pytest.raises(LesionsError, match="not a classifier of photos"):
+            model_file.load(file, FP32)
+        assert not built

@@ -10,13 +10,24 @@ from typing import Literal
 
 import pandas as pd
 import pytest
-from helpers import CHROMIUM, DATASET, SUBSPACE, card_of, dvc, git, network_of, serious_findings
+from helpers import (
+    CHROMIUM,
+    DATASET,
+    SUBSPACE,
+    card_of,
+    change_params,
+    dvc,
+    git,
+    network_of,
+    serious_findings,
+)
 from playwright.sync_api import Browser
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.evaluation.tables import TABLES
 from lesions.networks import model_file
+from lesions.reporting import results
 from lesions.reporting.results import read_results
 
 pytestmark = [
@@ -152,6 +163,7 @@ def test_results_of_other_models_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(results, "check_one_run", lambda *_: None)  # here is no repository
     for name in ("resnet50", "mobilenetv2"):
         state, subspace = network_of(name).state_dict(), SUBSPACE
         model_file.save(Path(f"models/{name}.safetensors"), state, subspace, card_of(name))
@@ -160,6 +172,42 @@ def test_results_of_other_models_are_refused(
         write_csv(Path(f"plots/{name}.csv"), pd.DataFrame(row))
     with pytest.raises(LesionsError, match=r"of MobileNetV2, not of MobileNetV2, ResNet50\. `dvc"):
         read_results(["resnet50", "mobilenetv2"], [], DATASET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "words"),
+    [
+        # One network trained again, and not evaluated.
+        ({"seed": 5}, ["train-mobilenetv2"], "mobilenetv2.safetensors: is not what the stage eval"),
+        # Another split.
+        ({"split_seed": 3}, ["split"], r"data/split/.*: is not what the stage evaluate has read"),
+        # Two networks trained in two ways, evaluated together.
+        (
+            {"lr": 0.002},
+            ["train-mobilenetv2", "evaluate --single-item"],
+            "train-resnet50 and train-mobilenetv2 differ in lr",
+        ),
+    ],
+)
+def test_results_of_several_runs_are_refused(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    stages: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(project)
+    models = ["resnet50", "mobilenetv2"]
+    git(project, "checkout", "--quiet", ".")
+    dvc(project, "checkout", "--force")
+    change_params(project / "params.yaml", **changes)
+    for stage in stages:
+        dvc(project, "repro", *stage.split())
+    with pytest.raises(LesionsError, match=words):
+        read_results(models, [], DATASET)
+    git(project, "checkout", "--quiet", ".")
+    dvc(project, "checkout", "--force")
+    assert read_results(models, [], DATASET).parameters["seed"] == 0
 
 
 def test_the_demo_quotes_the_last_run_and_no_other_models(

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import os
 import shutil
 import zipfile
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import kagglehub
+import numpy as np
 import pandas as pd
 import pytest
 from helpers import CODES, DATASET
@@ -15,7 +17,8 @@ from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import read_metadata
-from lesions.sources import transfers
+from lesions.dataset.photos import PhotoArray, resize
+from lesions.sources import sample, transfers
 from lesions.sources.catalogue import HAM10000, ISIC2018
 from lesions.sources.download import download
 from lesions.sources.external_tests import find_external_test, leave_out_training_photos
@@ -269,29 +272,57 @@ def test_external_folder(outside: Path) -> None:
     ]
 
 
+def array_of(photos: dict[str, Image.Image], folder: Path, size: int = 64) -> PhotoArray:
+    """Write an array of photos, as the stages resize and external do."""
+    folder.mkdir()
+    readers = []
+    for name, photo in photos.items():
+        file = io.BytesIO()
+        photo.save(file, "PNG")
+        readers.append((name, file.getvalue))
+    resize(readers, size, folder / "images.npy")
+    write_csv(folder / "image_ids.csv", pd.DataFrame({"image_id": list(photos)}))
+    return PhotoArray(folder)
+
+
 def test_photos_of_training_are_left_out_of_an_external_test_set(
-    outside: Path, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = find_external_test(str(outside), DATASET)
-    images = tmp_path / "images"
-    shutil.copytree(raw / "images", images)
-    copied = sorted(images.iterdir())[1].stem  # a.jpg is a copy of it
-    nothing = pd.Series(["x"])
-    table, photos = leave_out_training_photos(*found, nothing, images)
-    assert len(photos) == len(table) == 2
-    table, photos = leave_out_training_photos(*found, pd.Series([copied]), images)
-    assert list(table["image_id"]) == [photo.name for photo in photos] == ["b"]
-    assert "left out: 1 of 2 photos are training or validation photos" in capsys.readouterr().out
-    # A copy in another size has other bytes; another photo may have the same name.
-    with Image.open(outside / "b.jpg") as photo:
-        photo.resize((photo.width // 2, photo.height // 2)).save(images / "B.png")
-    table, photos = leave_out_training_photos(*found, pd.Series(["B"]), images)
-    assert list(table["image_id"]) == ["a"]
-    Image.new("RGB", (64, 64), "green").save(images / "a.png")
-    table, photos = leave_out_training_photos(*found, pd.Series(["a"]), images)
-    assert list(table["image_id"]) == ["a", "b"]
-    with pytest.raises(LesionsError, match=r"2 of 2 photos .* not an external test set"):
-        leave_out_training_photos(*found, pd.Series([copied, "B"]), images)
+    mel, bcc, nv = (sample.render_photo(code, 0, 0, 0) for code in ("mel", "bcc", "nv"))
+    again = io.BytesIO()
+    mel.resize((mel.width // 2, mel.height // 2)).save(again, "JPEG", quality=70)
+    # A photo saved again under another name, another photo, and one of a name that is known.
+    outside = {"copy": Image.open(again), "other": bcc, "NV": nv}
+    known = array_of({"mel": mel, "nv": nv, "akiec": Image.new("RGB", (64, 64))}, tmp_path / "a")
+    table = pd.DataFrame({"image_id": list(outside)})
+
+    def left(trained_on: list[str]) -> list[str]:
+        ids = pd.Series(trained_on)
+        return list(leave_out_training_photos(table, photos, ids, known)["image_id"])
+
+    photos = array_of(outside, tmp_path / "b")
+    assert left(["akiec"]) == ["copy", "other", "NV"]
+    assert left(["akiec", "mel"]) == ["other", "NV"]
+    assert "left out: 1 of 3 photos are training or validation photos, copy" in (
+        capsys.readouterr().out
+    )
+    assert left(["akiec", "mel", "nv"]) == ["other"]
+    table, photos = table[:1], array_of({"copy": mel}, tmp_path / "c")
+    with pytest.raises(LesionsError, match=r"copy: 1 of 1 photos .* not an external test set"):
+        left(["mel"])
+
+
+def test_a_photo_of_the_same_name_need_not_be_the_same(tmp_path: Path) -> None:
+    grey = np.full((64, 64, 3), 128.0)
+    known = array_of({"clinic/P1": Image.fromarray(grey.astype(np.uint8))}, tmp_path / "a")
+    # Both differ by more than a copy of any name may, and less than one of the same name.
+    like = {"p1": grey + 6, "P2": grey + 6, "deep/P1": grey + 60}
+    photos = {name: Image.fromarray(one.astype(np.uint8)) for name, one in like.items()}
+    table = pd.DataFrame({"image_id": list(photos)})
+    kept = leave_out_training_photos(
+        table, array_of(photos, tmp_path / "b"), pd.Series(["clinic/P1"]), known
+    )
+    assert list(kept["image_id"]) == ["P2", "deep/P1"]
 
 
 def test_external_isic2018_leaves_out_what_has_no_photo(

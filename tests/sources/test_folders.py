@@ -1,5 +1,7 @@
 """People's folders: every layout gives the photos, their classes and their groups."""
 
+import inspect
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from PIL import Image
 from lesions.common.errors import LesionsError
 from lesions.dataset.description import Description
 from lesions.dataset.photos import file_name, image_id_of
+from lesions.sources.files import walk
 from lesions.sources.folders import as_metadata, read_folder
 
 LETTERS = Description(title="Letters", classes=("a", "b", "c"), groups={}, watched=None)
@@ -289,3 +292,75 @@ def test_columns_of_0_and_1_that_are_no_classes(tmp_path: Path) -> None:
     # A column that the dataset's file names as another role is not also the site.
     table(tmp_path / "t.csv", [("1", "x", "arm"), ("2", "y", "leg")], "image", "dx", "site")
     assert list(read_folder(tmp_path, {"label": "site"}).table["dx"]) == ["arm", "leg"]
+
+
+def test_the_columns_of_pad_ufes_and_bcn20000_are_known(tmp_path: Path) -> None:
+    photo(tmp_path / "PAT_1_2_3.png")
+    photo(tmp_path / "PAT_4_5_6.png")
+    rows = [("1", "2", "PAT_1_2_3.png", "A", "FEMALE"), ("4", "5", "PAT_4_5_6.png", "B", "")]
+    columns = ("patient_id", "lesion_id", "img_id", "diagnostic", "gender")
+    table(tmp_path / "metadata.csv", rows, *columns)
+    metadata = found(tmp_path)
+    assert list(metadata["image_id"]) == ["PAT_1_2_3", "PAT_4_5_6"]
+    assert list(metadata["dx"]) == ["a", "b"]
+    assert list(metadata["patient_id"]) == ["1", "4"]
+    table(tmp_path / "metadata.csv", [row[2:4] for row in rows], "bcn_filename", "diagnosis")
+    assert list(found(tmp_path)["dx"]) == ["a", "b"]
+
+
+def test_a_folder_without_photos_says_what_it_has(tmp_path: Path) -> None:
+    for name in ("a.dcm", "b.dcm", "notes"):
+        (tmp_path / name).touch()
+    with pytest.raises(LesionsError, match=r"it has 2 of \.dcm, 1 of no ending"):
+        found(tmp_path)
+
+
+def test_a_zip_file_with_a_password_is_not_called_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "photos.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a/1.png", b"secret")
+    content = file.read_bytes()
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.index(header) + flags
+        content = content[:start] + b"\x01\x00" + content[start + 2 :]
+    file.write_bytes(content)
+    with pytest.raises(LesionsError, match=r"photos\.zip: is encrypted\. Unpack it"):
+        found(tmp_path)
+
+
+def test_folders_may_be_deeper_than_python_may_recurse(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d"] * 300)
+    photo(deep / "1.png")
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        assert list(walk(tmp_path)) == [deep / "1.png"]
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_what_file_managers_leave_is_no_photo(tmp_path: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._1.png", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"other")
+    photo(tmp_path / "1.png")
+    assert list(walk(tmp_path)) == [tmp_path / "1.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_or_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / name / "1.png")
+    listed = Path.iterdir
+
+    def locked(folder: Path) -> Any:
+        if folder.name == "a":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", locked)
+    errors: list[OSError] = []
+    assert list(walk(tmp_path, errors.append)) == [tmp_path / "b/1.png"]
+    assert [error.filename for error in errors] == [str(tmp_path / "a")]
+    with pytest.raises(PermissionError, match="Permission denied"):
+        found(tmp_path)

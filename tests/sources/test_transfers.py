@@ -148,6 +148,21 @@ def test_whole_then_from_the_cache(
     assert len(server.asked) == 1
 
 
+def test_two_downloads_at_a_time_do_not_share_a_partial_file(
+    archive: Archive, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.rate = 6_000_000
+    results: list[bytes] = []
+    threads = [threading.Thread(target=lambda: results.append(fetched(archive))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [DATA, DATA]
+    assert len(server.asked) == 1  # the second has waited, and taken the file of the first
+    assert "photos.zip: another process downloads it; waiting" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", [len(DATA), None])
 def test_broken_transfer_goes_on_from_there(
     archive: Archive, server: Server, size: int | None
@@ -202,6 +217,7 @@ def test_broken_again_and_again(archive: Archive, server: Server, tmp_path: Path
         (DATA + b"more", "sent other bytes"),
         (b"<!DOCTYPE html><p>busy</p>", "sent an HTML page"),
     ],
+    ids=("changed", "short", "long", "HTML"),
 )
 def test_wrong_bytes_are_refused(
     archive: Archive, server: Server, tmp_path: Path, body: bytes, what: str
@@ -210,7 +226,7 @@ def test_wrong_bytes_are_refused(
     message = refused(archive, tmp_path / "cache")
     assert what in message
     assert archive.files[0].md5 in message
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_wrong_bytes_that_also_break_off_are_asked_for_twice(

@@ -50,6 +50,7 @@ def main(folder: Path) -> None:
     data = loop.TrainingData(DATASET, PhotoArray(folder), rows.iloc[:21], rows.iloc[21:])
     with (
         processes.process_group(CPU) as group,
+        mock.patch.object(loop, "dry_run"),
         mock.patch.object(architectures, "build", noted),
         mock.patch.object(batches.PhotoLoader, "__call__", recorded),
         mock.patch.object(torch.nn.BatchNorm2d, "train", frozen),

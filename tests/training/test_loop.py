@@ -16,7 +16,7 @@ from helpers import CODES, CPU, DATASET, FP32, network_of
 from sklearn.metrics import f1_score
 
 from lesions.common.errors import LesionsError
-from lesions.common.params import Params, Views
+from lesions.common.params import NetworkSpec, Params, Views
 from lesions.dataset.metadata import groups_of
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import batches, hardware, model_file
@@ -26,7 +26,7 @@ from lesions.scoring import out_of_distribution
 from lesions.scoring.fitted import fit
 from lesions.scoring.metrics import metrics_of
 from lesions.serving.predictor import Predictor
-from lesions.training import epochs, loop
+from lesions.training import checkpoints, epochs, loop
 from lesions.training.checkpoints import KEPT_FILES, Checkpoint, code_digest, fingerprint
 
 KEY_METRICS = tuple(key for key, one in metrics_of(DATASET).items() if one.is_key)
@@ -37,6 +37,18 @@ TINY: dict[str, Any] = {"image_size": 32, "epochs": 2, "batch_size": 8, "device"
 def data(noise: PhotoArray, noise_table: pd.DataFrame) -> loop.TrainingData:
     """21 photos of noise for training, seven for validation."""
     return loop.TrainingData(DATASET, noise, noise_table.iloc[:21], noise_table.iloc[21:])
+
+
+@pytest.fixture
+def without_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that count calls, or fail one."""
+    monkeypatch.setattr(loop, "dry_run", lambda *_: None)
+
+
+@pytest.fixture
+def every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint after every epoch."""
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
 
 
 def run(
@@ -182,6 +194,7 @@ def test_same_seed_same_weights(data: loop.TrainingData, params: Params, tmp_pat
     assert not same(first, run(data, params, tmp_path, seed=1))
 
 
+@pytest.mark.usefixtures("without_dry_run", "every_epoch")
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_killed_training_leaves_its_history_and_resumes_with_the_same_bits(
     data: loop.TrainingData,
@@ -214,6 +227,7 @@ def test_a_killed_training_leaves_its_history_and_resumes_with_the_same_bits(
     )
 
 
+@pytest.mark.usefixtures("without_dry_run")
 def test_the_cosine_falls_from_the_first_step_to_the_last(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,18 +260,21 @@ def test_the_card_says_which_weights_training_started_from(
     assert "ImageNet weights" not in run(data, params, tmp_path).card.versions
 
 
-def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_last_one(tmp_path: Path) -> None:
-    checkpoint = Checkpoint("mobilenetv2", "mine")
+def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_last_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = Checkpoint("mobilenetv2", "0" * 64)
     checkpoint.save({"epoch": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):  # not torch's RuntimeError
-            checkpoint.save({"epoch": 2, "weights": torch.zeros(100_000)})
+        checkpoint.save({"epoch": 2, "weights": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoint.load() == {"epoch": 1}
-    assert [file.name for file in checkpoint.path.parent.iterdir()] == ["mobilenetv2-mine.pt"]
+    (file,) = checkpoint.path.parent.iterdir()
+    assert file.name == "mobilenetv2-0000000000000000.checkpoint"
+    assert "training goes on without checkpoints" in capsys.readouterr().err
 
 
 def test_a_checkpoint_depends_on_the_code_that_is_loaded(
@@ -307,16 +324,103 @@ def test_training_resumes_on_other_hardware_and_says_so(
     assert again.card.device == "NVIDIA T4, fp32; then cpu, 2 threads, fp32"
 
 
-def test_only_the_newest_checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(KEPT_FILES + 3):
-        checkpoint = Checkpoint("mobilenetv2", str(number))
+def test_only_our_newest_checkpoints_are_kept_and_no_other_file_is_touched() -> None:
+    made = [Checkpoint("mobilenetv2", f"{number:016}") for number in range(KEPT_FILES + 3)]
+    folder = made[0].path.parent
+    folder.mkdir(parents=True)
+    others = [folder / f"other_project_{number}.ckpt" for number in range(2 * KEPT_FILES)]
+    for number, file in enumerate(others):
+        file.write_text("weeks")
+        os.utime(file, (number, number))
+    (folder / "subfolder").mkdir()
+    left = folder / f".{made[0].path.name}.123.partial"  # by a kill
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    for number, checkpoint in enumerate(made):
         checkpoint.save({"epoch": number})
-        os.utime(checkpoint.path, (number, number))
-    (checkpoint.path.parent / ".left-by-a-kill.partial").write_bytes(b"half")
-    os.utime(checkpoint.path.parent / ".left-by-a-kill.partial", (0, 0))
-    checkpoint.save({"epoch": number})
-    left = {file.name for file in checkpoint.path.parent.iterdir()}
-    assert left == {f"mobilenetv2-{number}.pt" for number in range(3, KEPT_FILES + 3)}
+        os.utime(checkpoint.path, (number + 1, number + 1))
+    # Its own file stays, even if the others have a later date.
+    made[0].save({"epoch": 0})
+    os.utime(made[0].path, (0, 0))
+    made[0].save({"epoch": 1})
+    assert all(file.read_text() == "weeks" for file in others)
+    assert (folder / "subfolder").is_dir()
+    kept = {file.name for file in folder.glob("*.checkpoint")}
+    assert kept == {one.path.name for one in (made[0], *made[4:])}
+    assert not left.exists()
+
+
+def test_checkpoints_are_not_written_more_often_than_needed(
+    data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Checkpoint.save
+
+    def recorded(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
+        saved.append(len(state["history"]))
+        save(checkpoint, state)
+
+    monkeypatch.setattr(Checkpoint, "save", recorded)
+    run(data, params, tmp_path, epochs=4)
+    assert saved == [1, 4]  # the first, and the last; the others within INTERVAL
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_the_first_epoch(
+    data: loop.TrainingData,
+    params: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LESIONS_CACHE", str(tmp_path / "file"))
+    trained = run(data, params, tmp_path)
+    assert len(trained.history) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("warning: training goes on without checkpoints") == 1
+    assert "LESIONS_CACHE names another folder" in errors
+
+
+@pytest.mark.parametrize(
+    ("torchvision_name", "features", "words"),
+    [
+        ("shufflenet_v2_x0_5", "fc", "its `features`, fc, makes"),
+        ("mnasnet0_5", "layers", "cannot be trained on photos of 32 px in fp32 on cpu"),
+        ("googlenet", "inception5b", "other outputs than one value per class"),
+        ("alexnet", "features", "cannot be trained on photos of 32 px"),
+        ("fcn_resnet50", "backbone", "not a classifier of photos"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_before_the_first_epoch(
+    data: loop.TrainingData,
+    params: Params,
+    tmp_path: Path,
+    torchvision_name: str,
+    features: str,
+    words: str,
+) -> None:
+    spec = NetworkSpec(title=torchvision_name, torchvision=torchvision_name, features=features)
+    with pytest.raises(LesionsError, match=words):
+        run_dry(data, params, tmp_path, {"x": spec})
+    assert not list(tmp_path.glob(".*"))
+
+
+def run_dry(
+    data: loop.TrainingData, params: Params, folder: Path, networks: dict[str, NetworkSpec]
+) -> None:
+    small = params.model_copy(update={**TINY, "networks": networks})
+    loop.dry_run("x", data, small, folder / "history.csv", FP32)
+
+
+def test_without_a_deterministic_kernel_the_parameter_is_named(
+    data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Any:
+        raise RuntimeError("adaptive_avg_pool2d_backward_cuda does not have a deterministic ...")
+
+    monkeypatch.setattr(loop, "train_one_epoch", refused)
+    with pytest.raises(LesionsError, match="Set deterministic: false"):
+        run_dry(data, params, tmp_path, {"x": params.networks["mobilenetv2"]})
 
 
 def test_fp16_scales_the_loss_and_resumes_with_the_same_bits(
@@ -327,7 +431,9 @@ def test_fp16_scales_the_loss_and_resumes_with_the_same_bits(
     monkeypatch.setattr(hardware, "pick_precision", lambda *_: "fp16")
     undisturbed = run(data, params, tmp_path, keep_checkpoint=True)
     assert undisturbed.card.precision == "fp16"
-    assert torch.load(undisturbed.checkpoint.path)["scaler"]["scale"] == 65536
+    saved = undisturbed.checkpoint.load()
+    assert saved is not None
+    assert saved["scaler"]["scale"] == 65536
     undisturbed.checkpoint.remove()
     with monkeypatch.context() as patch:
         patch.setattr(loop, "describe_epoch", stop)
@@ -359,6 +465,7 @@ def test_the_fingerprint_depends_on_rows_pixels_and_parameters(
     assert prints[0] == fingerprint({"lr": 1}, noise, noise_table)
 
 
+@pytest.mark.usefixtures("without_dry_run")
 def test_logits_that_are_not_finite_stop_the_run(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,6 +475,7 @@ def test_logits_that_are_not_finite_stop_the_run(
         run(data, params, tmp_path)
 
 
+@pytest.mark.usefixtures("without_dry_run", "every_epoch")
 @pytest.mark.parametrize(
     ("module", "name"), [(epochs, "augment"), (epochs, "run_inference"), (loop, "run_inference")]
 )
@@ -398,6 +506,7 @@ def test_out_of_memory_moves_the_photos_off_the_gpu_and_goes_on(
     assert printed.count("the photos stay in the computer's memory") == 1
 
 
+@pytest.mark.usefixtures("without_dry_run")
 def test_out_of_memory_without_photos_on_the_gpu_is_an_error(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,11 +522,32 @@ def test_a_damaged_checkpoint_is_not_used(
     data: loop.TrainingData, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(data, params, tmp_path, keep_checkpoint=True)
-    first.checkpoint.path.write_bytes(b"half")
-    assert same(first, run(data, params, tmp_path))
-    assert f"{first.checkpoint.path}: damaged; training starts again" in capsys.readouterr().out
+    path = first.checkpoint.path
+    content = path.read_bytes()
+    for damaged in (b"half", content[:-1], _flipped(content)):
+        path.write_bytes(damaged)
+        assert same(first, run(data, params, tmp_path))
+        printed = capsys.readouterr().out
+        assert f"{path}.damaged: a damaged checkpoint (" in printed
+        assert "training starts again" in printed
+        assert Path(f"{path}.damaged").read_bytes() == damaged
 
 
+def _flipped(content: bytes) -> bytes:
+    """Change the lowest bit of a weight, which torch.load would not notice."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def test_a_checkpoint_with_weights_that_are_no_numbers_is_not_used() -> None:
+    checkpoint = Checkpoint("mobilenetv2", "0" * 64)
+    checkpoint.save({"network": {"weight": torch.tensor([1.0, torch.nan])}})
+    assert checkpoint.load() is None
+    checkpoint.save({"network": {"weight": torch.tensor([1.0])}})
+    assert checkpoint.load() == {"network": {"weight": torch.tensor([1.0])}}
+
+
+@pytest.mark.usefixtures("without_dry_run")
 def test_a_loss_that_is_not_finite_stops_the_run(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +559,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         run(data, params, tmp_path)
 
 
+@pytest.mark.usefixtures("without_dry_run")
 def test_each_epoch_uses_every_observation_once_in_another_order(
     data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,7 @@ def test_a_kill_ends_all_and_the_next_run_ends_the_same(workplace: Path, victim:
     assert not list(cache.iterdir())
     model.unlink()
     killed = launched(workplace)
-    while not list(cache.glob("mobilenetv2-*.pt")):
+    while not list(cache.glob("mobilenetv2-*.checkpoint")):
         assert killed.poll() is None
         time.sleep(0.01)
     ranks = children(killed.pid)
