@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -50,12 +51,22 @@ ROOT = Path(__file__).parent.parent
 PHOTOS = 64  # synthetic ones, encoded as JPEG
 ARRAY = 2000  # photos of the array at 1×; 301 MB at 224 px
 GROWTH = (1, 2, 4)
+PAUSE = 1.0  # seconds until the original loop's workers have filled their queues
 NOISE, QUALITY = 24, 97  # of the JPEGs: about 257 KB each
 Work = Callable[[], int]  # processes photos and returns how many
 
 
-def in_turns(works: dict[str, Work], repeats: int, device: torch.device) -> pd.DataFrame:
-    """Time each work once per round, after a warm-up round: photos per second."""
+def in_turns(
+    works: dict[str, Work], repeats: int, device: torch.device, pause: float = 0.0
+) -> pd.DataFrame:
+    """Time each work once per round, after a warm-up round: photos per second.
+
+    Args:
+        works: by their names.
+        repeats: how many rounds.
+        device: that must have finished before the clock is read.
+        pause: seconds before each work, in which what an earlier one has started can end.
+    """
 
     def wait() -> None:
         if device.type == "cuda":
@@ -65,6 +76,7 @@ def in_turns(works: dict[str, Work], repeats: int, device: torch.device) -> pd.D
     for _ in range(repeats + 1):
         rates = {}
         for name, work in works.items():
+            time.sleep(pause)
             wait()
             start = time.perf_counter()
             count = work()
@@ -120,6 +132,19 @@ def project(folder: Path, photos: Pixels, count: int, params: Params) -> Path:
     values = {**params.model_dump(), "weights": "random", "dataset": dataset}
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return folder
+
+
+@contextmanager
+def defaults_of_torch() -> Iterator[None]:
+    """Compute as torch does if nothing is set: not deterministic, TF32 in convolutions."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def usual_loop(paths: list[Path], side: int, params: Params) -> Iterator[tuple[Tensor, Tensor]]:
@@ -251,15 +276,16 @@ def model(
 
     def reference() -> int:
         usual.train()
-        for _ in range(steps):
-            photos, target = next(coming)
-            photos, target = photos.to(device), target.to(device)
-            usual_optimizer.zero_grad()
-            output = usual(photos)
-            loss = F.cross_entropy(output, target)
-            loss.backward()
-            usual_optimizer.step()
-            loss.item(), (output.argmax(1) == target).sum().item()
+        with defaults_of_torch():
+            for _ in range(steps):
+                photos, target = next(coming)
+                photos, target = photos.to(device), target.to(device)
+                usual_optimizer.zero_grad()
+                output = usual(photos)
+                loss = F.cross_entropy(output, target)
+                loss.backward()
+                usual_optimizer.step()
+                loss.item(), (output.argmax(1) == target).sum().item()
         return steps * size
 
     def augmentation() -> int:
@@ -278,18 +304,21 @@ def model(
         run_inference(own, loader, rng.integers(0, len(images), 2 * steps * size))
         return 2 * steps * size
 
-    works = {work.__name__: work for work in (ceiling, ours, reference, augmentation)}
-    works |= {work.__name__: work for work in (inference, evaluation)}
+    works = {work.__name__: work for work in (ceiling, ours, augmentation, inference, evaluation)}
     rates = in_turns(works, rounds or repeats, device)
+    # Afterwards, because the original loop's workers go on decoding until their queues are full.
+    turns = {work.__name__: work for work in (ours, reference)}
+    against = in_turns(turns, rounds or repeats, device, PAUSE)
     found = {
         "ours_vs_ceiling": ratio(rates["ours"], rates["ceiling"]),
-        "ours_vs_reference": ratio(rates["ours"], rates["reference"]),
+        "ours_vs_reference": ratio(against["ours"], against["reference"]),
         "augment_share": ratio(rates["ours"], rates["augmentation"]),
         "evaluate_vs_inference": ratio(rates["evaluation"], rates["inference"]),
     }
     spread = {key: [value["lowest"], value["highest"]] for key, value in found.items()}
     medians = {key: value["median"] for key, value in found.items()}
-    per_second = {f"{work}_photos_per_second": median(rates[work]) for work in works}
+    rates["reference"] = against["reference"]
+    per_second = {f"{work}_photos_per_second": median(rates[work]) for work in rates}
     return {**medians, "spread": spread, **per_second, "precision": card.precision}
 
 
@@ -318,10 +347,15 @@ def scaling(paths: list[Path], side: int) -> dict[str, float]:
 
 def first_step_seconds(folder: Path) -> list[float]:
     """Time from the start of `python -m stages.train` to the first batch; files are cached."""
+    # Not to the batch of the dry run, which comes before the epochs.
     child = (
         "import os, runpy, sys\n"
         "from torch.nn.modules.module import register_module_forward_pre_hook\n"
-        "register_module_forward_pre_hook(lambda *_: os._exit(0))\n"
+        "from lesions.training import loop\n"
+        "def run_epochs(*_, run=loop.run_epochs):\n"
+        "    register_module_forward_pre_hook(lambda *_: os._exit(0))\n"
+        "    return run(*_)\n"
+        "loop.run_epochs = run_epochs\n"
         "sys.argv = ['stages.train', 'mobilenetv2']\n"
         "runpy.run_module('stages.train', run_name='__main__')\n"
     )

@@ -1,21 +1,24 @@
 """What a GPU would run, checked without one: shapes, dtypes and devices, but no values."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from helpers import PARAMS, card_of, network_of
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lesions.networks import batches
-from lesions.networks.augmentation import augment
 from lesions.networks.batches import PhotoLoader
 from lesions.networks.classifier import Classifier
 from lesions.networks.hardware import Hardware
+from lesions.training import epochs
+from lesions.training.epochs import LabelledRows, Training, train_one_epoch
+from lesions.training.processes import Processes
 
 CUDA = torch.device("cuda")
 
@@ -52,26 +55,59 @@ def classifier(name: str, precision: str) -> Classifier:
     return Classifier(network_of(name), card_of(name), Hardware(CUDA, precision))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2"])
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
-def test_a_training_step_stays_on_the_gpu(name: str, precision: str) -> None:
-    model = classifier(name, precision)
-    optimizer = torch.optim.Adam(model.network.parameters(), fused=True)
-    photos = torch.zeros(4, 64, 64, 3, dtype=torch.uint8, device=CUDA)
-    changes = torch.zeros(4, 7, device=CUDA)
-    images = augment(photos, changes, PARAMS.augment)
-    assert images.device.type == "cuda"
-    assert images.shape == (4, 3, 64, 64)
-    logits = model.logits(images)
-    loss = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device=CUDA), reduction="sum")
-    assert (logits.device.type, logits.dtype) == ("cuda", torch.float32)
+def backward(loss: Tensor, *_: Any, **__: Any) -> None:
+    """Give every weight of the network that made the loss a gradient; the real one needs a GPU."""
     assert loss.device.type == "cuda"
-    # The backward pass itself needs a real GPU.
-    for parameter in model.network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    state = optimizer.state[next(model.network.parameters())]
-    assert state["exp_avg"].device.type == "cuda"
+    for weight in WEIGHTS:
+        weight.grad = torch.zeros_like(weight)
+
+
+WEIGHTS: list[nn.Parameter] = []
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("name", ["resnet50", "mobilenetv2"])
+def test_an_epoch_stays_on_the_gpu(
+    name: str, precision: str, resident: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "has_room", lambda images, device: resident)
+    monkeypatch.setattr(Tensor, "backward", backward)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+    fetched: list[Tensor] = []
+
+    def fetch(losses: list[Tensor], *_: object) -> np.ndarray:
+        fetched.extend(losses)
+        return np.zeros(len(losses))
+
+    monkeypatch.setattr(epochs, "_fetch", fetch)
+    model = classifier(name, precision)
+    WEIGHTS[:] = list(model.network.parameters())
+    optimizer = torch.optim.Adam(model.network.parameters(), fused=True)
+    images = np.zeros((20, 64, 64, 3), np.uint8)
+    rows = LabelledRows(np.arange(20), np.arange(20) % 7)
+    training = Training(
+        model=name,
+        params=PARAMS.model_copy(update={"batch_size": 8}),
+        processes=Processes(),
+        loader=PhotoLoader(images, CUDA, resident=True),
+        train=rows,
+        val=rows,
+        train_groups=pd.Series(np.arange(20).astype(str)),
+        val_photos=pd.DataFrame(),
+        classifier=model,
+        parallel=model,
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler("cuda", enabled=precision == "fp16"),
+    )
+    with contextlib.suppress(RuntimeError, TypeError):  # the predictions have no values to fetch
+        train_one_epoch(training, 1)
+    assert [loss.device.type for loss in fetched] == ["cuda"] * len(fetched)
+    assert {loss.dtype for loss in fetched} == {torch.float32}
+    assert len(fetched) >= 3  # three batches
+    states = list(optimizer.state.values())
+    assert len(states) == len(WEIGHTS)
+    assert {state["exp_avg"].device.type for state in states} == {"cuda"}
 
 
 @pytest.mark.parametrize("name", ["resnet50", "mobilenetv2"])
