@@ -183,6 +183,8 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
     """Train all epochs, or those that an interrupted run has left; arguments as for `train`."""
     params, is_main = training.params, training.processes.is_main
     done = resume(training, checkpoint)
+    if is_main and done.history:  # DVC has deleted the file; there may be no epoch left
+        write_csv(history, history_table(training, done))
     for epoch in range(len(done.history) + 1, params.epochs + 1):
         # Train, then validate.
         start = time.perf_counter()

@@ -299,8 +299,10 @@ def test_experiments_have_their_own_checkpoints_and_do_not_overwrite_each_others
     assert first.checkpoint.path != other.checkpoint.path
     assert first.checkpoint.path.exists()
     assert "resumes" not in capsys.readouterr().out
+    (tmp_path / "history.csv").unlink()  # as DVC does before it starts a stage
     again = run(data, params, tmp_path)
     assert "mobilenetv2: resumes after epoch 2 of 2" in capsys.readouterr().out
+    assert list(pd.read_csv(tmp_path / "history.csv")["epoch"]) == [1, 2]
     assert same(first, again)
     assert first.metrics == again.metrics
     assert not first.checkpoint.path.exists()
