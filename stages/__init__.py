@@ -24,19 +24,18 @@ def run_stage(main: Callable[..., None]) -> None:
     run_cli(main)
 
 
-def entry_of(name: str | None, kind: str) -> str:
-    """Name the entry of a table in params.yaml that a stage is about.
+def external_test_name(typed: str | None) -> str:
+    """Name the external test set that a stage is about.
 
-    The command lines of dvc.yaml contain no name, because a shell would read it.
+    The command lines of dvc.yaml contain no name from params.yaml, because a shell would read it.
 
     Args:
-        name: as typed, or None for the one of the stage that DVC runs, as in `external@NAME`.
-        kind: what it is, for the message.
+        typed: on the command line; None for that of the stage which DVC runs, as `external@NAME`.
 
     Raises:
         LesionsError: neither names one.
     """
-    found = name or os.environ.get("DVC_STAGE", "").partition("@")[2]
-    if not found:
-        raise LesionsError(f"Name one {kind}, as params.yaml names it.")
-    return found
+    name = typed or os.environ.get("DVC_STAGE", "").partition("@")[2]
+    if not name:
+        raise LesionsError("Name an external test set, as `external_tests` in params.yaml does.")
+    return name

@@ -13,7 +13,7 @@ from lesions.evaluation.predictions import as_isic_submission, as_table
 from lesions.networks import hardware
 from lesions.networks.model_file import load
 from lesions.reporting.summary import summarise
-from stages import entry_of, run_stage
+from stages import external_test_name, run_stage
 
 
 def main(
@@ -24,7 +24,7 @@ def main(
 ) -> None:
     """Evaluate all networks in params.yaml on the external test set NAME."""
     params = load_params()
-    name = entry_of(name, "external test set")
+    name = external_test_name(name)
     dataset = load_description(params.dataset)
     device = hardware.set_up(params.device, "fp32", params.deterministic)
     models = {model: load(layout.model_file(model), device, model) for model in params.networks}

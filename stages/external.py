@@ -13,7 +13,7 @@ from lesions.dataset.description import load_description
 from lesions.dataset.metadata import join_groups, read_table
 from lesions.dataset.photos import PhotoArray, resize
 from lesions.sources.external_tests import find_external_test, leave_out_training_photos
-from stages import entry_of, run_stage
+from stages import external_test_name, run_stage
 
 
 def main(
@@ -24,7 +24,7 @@ def main(
 ) -> None:
     """Fill data/external/NAME with test.csv, images.npy and image_ids.csv."""
     params = load_params()
-    name = entry_of(name, "external test set")
+    name = external_test_name(name)
     dataset = load_description(params.dataset)
     table, photos = find_external_test(params.external_test(name), dataset)
     known = [read_table(path, "image_id") for path in (layout.TRAIN_TABLE, layout.VAL_TABLE)]

@@ -218,11 +218,26 @@ def workplace(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("stage", NAMES)
 def test_a_wrong_param_stops_every_stage_in_one_line(stage: str, workplace: Path) -> None:
     change_params(workplace / "params.yaml", lr=-1)
-    module, *arguments = STAGES[stage]["cmd"].replace("${key}", "x").split()[2:]
+    module, *arguments = STAGES[stage]["cmd"].split()[2:]
     result = invoke(command(module.removeprefix("stages.")), *arguments, folder=workplace)
     assert result.returncode == 1
     assert result.stderr == "error: params.yaml: lr is -1: it should be greater than 0\n"
     assert sorted(path.name for path in workplace.iterdir()) == ["datasets", "params.yaml"]
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_no_command_line_contains_a_value_that_a_shell_would_run(stage: str) -> None:
+    assert re.fullmatch(r"python -m stages\.[a-z_]+( [a-z0-9_-]+)?", STAGES[stage]["cmd"])
+
+
+def test_an_external_test_set_must_be_named(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = invoke(command("external"), folder=workplace)
+    assert result.stderr.startswith("error: Name an external test set")
+    monkeypatch.setenv("DVC_STAGE", "external@clinic")
+    result = invoke(command("external"), folder=workplace)
+    assert result.stderr.startswith("error: external test 'clinic' is unknown")
 
 
 def test_unknown_model(workplace: Path) -> None:

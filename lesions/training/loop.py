@@ -194,7 +194,8 @@ def run_epochs(training: Training, checkpoint: Checkpoint, history: Path) -> Tra
             val_result = validate(training, epoch)
         except RuntimeError as error:
             # This epoch is not lost, if the photos can make room.
-            if not (training.loader.resident and is_out_of_memory(error)):
+            alone = training.processes.world_size == 1
+            if not (training.loader.resident and alone and is_out_of_memory(error)):
                 raise
             training.loader.leave_gpu()
             free_gpu(training.model)
