@@ -27,7 +27,7 @@ endif
 	@echo "$(CURDIR)" > $@
 
 .venv/extras: .venv/ready
-	$(INSTALL) '.[dev,demo,duplicates,export]'
+	$(INSTALL) '.[dev,demo,duplicates,export,s3,servers]'
 	@touch $@
 
 repro: setup  ## run the whole pipeline (dvc repro)
