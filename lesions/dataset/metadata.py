@@ -10,7 +10,10 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lesions.common.errors import LesionsError
 from lesions.common.names import shorten
@@ -302,9 +305,17 @@ def join_groups(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.Dat
             ignored.
     """
     column = group_column(table)
-    group = table.set_index("image_id")[column]
-    for first, second in pairs:
-        if first in group.index and second in group.index:
-            joined, other = sorted((group[first], group[second]))
-            group = group.mask(group == other, joined)
-    return table.assign(**{column: group.to_numpy()})
+    # The groups are the nodes of a graph, and the pairs its edges. All that are connected get the
+    # name of the first in order.
+    nodes, names = pd.factorize(table[column], sort=True)
+    node_of = dict(zip(table["image_id"], nodes, strict=True))
+    edges = [
+        (node_of[first], node_of[second])
+        for first, second in pairs
+        if first in node_of and second in node_of
+    ]
+    firsts, seconds = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (firsts, seconds)), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    _, first_of = np.unique(component, return_index=True)
+    return table.assign(**{column: np.asarray(names)[first_of[component]][nodes]})
