@@ -88,13 +88,21 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 process.wait(30)
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: None) -> Path:
-    """A project whose photos are prepared, with this environment."""
-    project = copy_project(tmp_path / "project", image_size=32, epochs=4)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, warm_python: None) -> Path:
+    """A project whose photos are prepared, with this environment; not to be changed."""
+    project = copy_project(tmp_path_factory.mktemp("prepared"), image_size=32, epochs=4)
     (project / ".venv").symlink_to(sys.prefix)
     dvc(project, "repro", "balance")
     commit(project, "prepared")
+    return project
+
+
+@pytest.fixture
+def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slurm: None) -> Path:
+    """A copy of it, and a Slurm to use."""
+    project = tmp_path / "project"
+    shutil.copytree(prepared, project, symlinks=True)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return project

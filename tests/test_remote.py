@@ -43,13 +43,21 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.terminate()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, warm_python: None) -> Path:
+    """A project with a trained network; not to be changed."""
+    project = copy_project(tmp_path_factory.mktemp("trained"), image_size=32, epochs=1)
+    dvc(project, "repro", "train-mobilenetv2")
+    return project
+
+
 @pytest.fixture
-def place(tmp_path: Path, s3: str) -> Path:
-    """A project with one result that is not in git, and the bucket as its remote."""
-    project = copy_project(tmp_path / "project", image_size=32, epochs=1)
+def place(trained: Path, tmp_path: Path, s3: str) -> Path:
+    """The same with the bucket as its remote."""
+    project = tmp_path / "project"
+    shutil.copytree(trained, project, symlinks=True)
     dvc(project, "remote", "add", "--default", "shared", "s3://lesions/cache")
     dvc(project, "remote", "modify", "shared", "endpointurl", s3)
-    dvc(project, "repro", "train-mobilenetv2")
     commit(project, "results")
     return project
 

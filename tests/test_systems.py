@@ -120,7 +120,7 @@ def test_a_python_without_the_packages_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_dvc_takes_its_stage_with_it(tmp_path: Path) -> None:
+def test_a_killed_dvc_takes_its_stage_with_it(tmp_path: Path, warm_python: None) -> None:
     project = copy_project(tmp_path, image_size=32, epochs=1)
     dvc(project, "repro", "balance")
     change_params(project / "params.yaml", epochs=5000)
