@@ -285,7 +285,7 @@ def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
     halves = [pair for pair in listed if len(ids.intersection(pair)) == 1]
     for pair in halves[:HALVES]:
         absent = next(name for name in pair if name not in ids)
-        print(f"{path}: {pair[0]} and {pair[1]} are not joined: there is no photo {absent}")
+        print(f"{path}: {pair[0]} and {pair[1]} are not joined, because photo {absent} is missing")
     if len(halves) > HALVES:
         print(f"{path}: {len(halves) - HALVES} more pairs of which only one photo is here")
     if listed:

@@ -144,19 +144,23 @@ def check_one_run(models: list[str], external_tests: list[str]) -> None:
     stages = ["evaluate", *(f"evaluate-external@{name}" for name in external_tests)]
     for stage, changes in json.loads(run_dvc("status", "--json", *stages)).items():
         parts = [part for change in changes if isinstance(change, dict) for part in change.values()]
-        paths = [path for part in parts if isinstance(part, dict) for path in part]
-        outputs = tuple(f"{folder.as_posix()}/" for folder in layout.OUTPUTS)
-        if changed := [path for path in paths if path.startswith(outputs)]:
+        states = [item for part in parts if isinstance(part, dict) for item in part.items()]
+        for path, state in states:
+            if not any(Path(path).is_relative_to(folder) for folder in layout.OUTPUTS):
+                continue  # code or parameters
+            if state == "deleted":
+                raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
             raise LesionsError(
-                f"{changed[0]}: is not what the stage {stage} has read or written, so the results "
-                f"are of several runs. {advice}"
+                f"{path}: is not what the stage {stage} has read or written, so the results are of "
+                f"several runs. {advice}"
             )
     # All networks must have been trained alike, on the same photos.
     locked = parse_yaml(layout.LOCK.read_text(encoding="utf-8"))["stages"]
     first: dict[str, tuple[str, Any]] = {}
     for stage in (f"train-{model}" for model in models):
-        used = locked[stage].get("params", {}).get(str(layout.PARAMS), {})
-        read = {dep["path"]: dep.get("md5") for dep in locked[stage].get("deps", [])}
+        entry = locked.get(stage, {})
+        used = entry.get("params", {}).get(str(layout.PARAMS), {})
+        read = {dep["path"]: dep.get("md5") for dep in entry.get("deps", [])}
         for key, value in {**used, **read}.items():
             if key.startswith(("networks", "lesions/", "stages/")):
                 continue

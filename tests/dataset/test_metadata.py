@@ -42,7 +42,7 @@ def test_only_the_pairs_whose_photos_are_there_count(
     printed = capsys.readouterr().out
     assert "1 of the 3 listed pairs of photos of one lesion are here" in printed
     # Perhaps a typing error; the third pair is of other photos.
-    assert "P_mel_0_0 and P_nv_00 are not joined: there is no photo P_nv_00" in printed
+    assert "P_mel_0_0 and P_nv_00 are not joined, because photo P_nv_00 is missing" in printed
     assert "another" not in printed
 
 

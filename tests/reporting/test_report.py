@@ -181,6 +181,8 @@ def test_results_of_other_models_are_refused(
         ({"seed": 5}, ["train-mobilenetv2"], "mobilenetv2.safetensors: is not what the stage eval"),
         # Another split.
         ({"split_seed": 3}, ["split"], r"data/split/.*: is not what the stage evaluate has read"),
+        # Photos of another size.
+        ({"image_size": 48}, ["resize"], "data/resized: is not what the stage evaluate has read"),
         # Two networks trained in two ways, evaluated together.
         (
             {"lr": 0.002},
