@@ -7,6 +7,7 @@ reach an accuracy of .904 ± .009 on test photos (three seeds; docs/results.md).
 
 import contextlib
 import gc
+import io
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -153,7 +154,7 @@ def dry_run(
     changes = {"epochs": 1, "shortcut": 0.0, "head": "trained"}
     file = history.with_name(f".{model}.dry.partial")
     try:
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(io.StringIO()):  # torch.hub writes there, so not None
             small = params.model_copy(update=changes)
             training = set_up(model, two, small, hardware, SINGLE_PROCESS, resident=False)
             if params.network(model).fit == "all":

@@ -407,6 +407,19 @@ def test_a_network_that_cannot_be_trained_is_refused_before_the_first_epoch(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_the_dry_run_downloads_the_starting_weights(
+    data: loop.TrainingData, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(_: str, file: str, *__: object, **___: object) -> None:
+        torch.save(torchvision.models.mobilenet_v2().state_dict(), file)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    pretrained = params.model_copy(update={"weights": "imagenet"})
+    run_dry(data, pretrained, tmp_path, {"x": params.networks["mobilenetv2"]})
+    assert len(list(tmp_path.glob("hub/**/mobilenet_v2-*.pth"))) == 1
+
+
 def run_dry(
     data: loop.TrainingData, params: Params, folder: Path, networks: dict[str, NetworkSpec]
 ) -> None:
