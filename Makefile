@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test test-fast check report compare demo templates verify seeds pitfalls shortcut bench gpu ham10000
+.PHONY: help setup repro test test-fast check report compare demo pictures templates verify seeds pitfalls shortcut bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -27,7 +27,7 @@ endif
 	@echo "$(CURDIR)" > $@
 
 .venv/extras: .venv/ready
-	$(INSTALL) '.[dev,demo,duplicates,export,s3,servers]'
+	$(INSTALL) '.[dev,demo,duplicates,export,labels,s3,servers]'
 	@touch $@
 
 repro: setup  ## run the whole pipeline (dvc repro)
@@ -57,6 +57,9 @@ compare: setup  ## list all experiments: what changed, and the weighted F1 on va
 demo: .venv/extras  ## serve a page that predicts photos, on this computer only
 	@echo 'starting torch ...'
 	@lesions demo
+
+pictures: .venv/extras  ## make the README's pictures of report and demo again, from the synthetic run
+	python -m benchmarks.pictures
 
 templates: setup  ## write the templates of the plots again, after a change of their module
 	python -m lesions.reporting.plot_templates

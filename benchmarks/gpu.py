@@ -130,8 +130,10 @@ def prepare(folder: Path, params: Params, photos: Path | None, deadline: Deadlin
     if photos:
         # The stages run in another folder.
         pairs = str((ROOT / params.same_lesion).resolve())
+        left_out = str((ROOT / params.leave_out).resolve())
         source = str(photos.resolve())
-        set_params(folder, params, source=source, same_lesion=pairs, weights="random")
+        places = {"source": source, "same_lesion": pairs, "leave_out": left_out}
+        set_params(folder, params, **places, weights="random")
         for name in ("download", "resize", "split", "balance"):
             stage(folder, name, timeout=deadline.left(LIMITS["data"]))
     else:

@@ -5,6 +5,7 @@ checked, so that an error comes at once.
 """
 
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from lesions.common.artifacts import (
     write_text,
 )
 from lesions.common.errors import LesionsError, run_cli
-from lesions.common.names import escape, for_spreadsheet, safe_text
+from lesions.common.names import count_of, escape, for_spreadsheet, safe_text
 from lesions.common.params import Decision, NetworkSpec, Views, load_params
 from lesions.common.progress import progress
 from lesions.dataset.description import Description, load_description
@@ -122,6 +123,8 @@ def predict(
                 print(json.dumps(_nested(row, dataset), ensure_ascii=False), flush=True)
             elif csv is None:
                 bar.clear()
+                if len(rows) == 1:
+                    print(_header(dataset, point is not None))
                 print(_as_line(row, dataset), flush=True)
             if result.path in heatmaps:
                 write_heatmap(heatmaps[result.path], predictor, result)
@@ -130,10 +133,12 @@ def predict(
             shown.to_csv(table or sys.stdout, index=False, lineterminator="\n")
     if csv is not None and table is not None:
         note_file(csv)
+    if rows and not as_json and not to_stdout:
+        print(_summary(rows, point))
     if unreadable:
         raise LesionsError(
-            f"{len(unreadable)} photos or folders could not be read; {len(rows)} photos are "
-            "predicted."
+            f"{count_of(len(unreadable), 'input')} could not be read; "
+            f"{count_of(len(rows), 'photo')} predicted."
         )
 
 
@@ -149,7 +154,8 @@ def list_photos(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     if left_out:
         names = ", ".join(escape(path.name) for path in left_out[:3])
         more = " ..." if len(left_out) > 3 else ""
-        print(f"left out {len(left_out)} files that are not photos: {names}{more}", file=sys.stderr)
+        files = count_of(len(left_out), "other file")
+        print(f"left out {files}, not photos: {names}{more}", file=sys.stderr)
     return paths, unreadable
 
 
@@ -217,13 +223,46 @@ def _nested(row: dict[str, Any], dataset: Description) -> dict[str, Any]:
     return {**rest, "probabilities": {code: row[code] for code in dataset.classes}}
 
 
+def _header(dataset: Description, refer: bool) -> str:
+    """Name the columns of the lines that follow."""
+    width = max(map(len, dataset.classes)) + 7
+    names = [name.ljust(width) for name in ("predicted", "second", "third")[: len(dataset.classes)]]
+    names += [*dataset.sums, *(["refer"] if refer else []), "flags", "photo"]
+    return "  ".join(names)
+
+
 def _as_line(row: dict[str, Any], dataset: Description) -> str:
-    """Lay out a row as one line of text: the three most probable classes, groups and flags."""
-    best = sorted(dataset.classes, key=lambda code: -row[code])[:3]
-    parts = [row["photo"], *(f"{code:5} {row[code]:.3f}" for code in best)]
-    parts += [f"{group} {row[group]:.3f}" for group in dataset.sums]
-    parts += [flag.replace("_", " ") for flag in ("refer", *FLAGS) if row.get(flag)]
-    return "  ".join(parts)
+    """Lay out a row under `_header`: the three most probable classes, groups, flags, the file.
+
+    The predicted class comes first, even if the decision `balanced` prefers a less probable one.
+    """
+    width = max(map(len, dataset.classes)) + 1
+    others = [code for code in dataset.classes if code != row["predicted"]]
+    best = [row["predicted"], *sorted(others, key=lambda code: -row[code])][:3]
+    parts = [f"{code:{width}} {row[code]:.3f}".ljust(max(width + 6, 9)) for code in best]
+    parts += [f"{row[group]:.3f}".ljust(len(group)) for group in dataset.sums]
+    parts += [("refer" if row["refer"] else "-").ljust(5)] if "refer" in row else []
+    flags = "".join(flag[0].upper() for flag in FLAGS if row[flag])
+    return "  ".join([*parts, f"{flags or '-':5}", row["photo"]])
+
+
+def _summary(rows: Sequence[dict[str, Any]], point: "OperatingPoint | None") -> str:
+    """Count the predicted classes, the photos to refer and the flags."""
+    counts = pd.Series([row["predicted"] for row in rows]).value_counts()
+    found = ", ".join(f"{code} {count}" for code, count in counts.items())
+    lines = [f"{count_of(len(rows), 'photo')}: {found}"]
+    if point:
+        refer = sum(row["refer"] for row in rows)
+        lines.append(
+            f"{refer} of {len(rows)} refer: {point.group} at or above the threshold of "
+            f"{point.threshold:.3f}, which finds {point.sensitivity:.2f} in validation"
+        )
+    flagged = [
+        f"{flag[0].upper()} {flag.replace('_', ' ')} ({n})"
+        for flag in FLAGS
+        if (n := sum(row[flag] for row in rows))
+    ]
+    return "\n".join([*lines, *([f"flags: {', '.join(flagged)}"] if flagged else [])])
 
 
 def export(
@@ -286,7 +325,11 @@ def demo(
         print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
         # Ctrl-C waits at most a second for answers under way.
         config = uvicorn.Config(page, log_level="critical", timeout_graceful_shutdown=1)
-        uvicorn.Server(config).run(sockets=[listening])
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:
+            print("the demo has ended", file=sys.stderr, flush=True)
+            os._exit(130)  # at once, without waiting for predictions under way
 
 
 def duplicates(
@@ -361,7 +404,7 @@ def duplicates(
         note_file(sheet)
     if unreadable := [*unreadable, *found.errors]:
         raise LesionsError(
-            f"{len(unreadable)} photos or folders could not be read; the rest are compared."
+            f"{count_of(len(unreadable), 'input')} could not be read; the rest are compared."
         )
 
 
@@ -430,7 +473,7 @@ def add_network(
 
     found = features or find_feature_map(name, params.image_size)
     spec = NetworkSpec(
-        title=title or (f"{name}, last layer" if last_layer else name),
+        title=title or (f"Last layer of {name}" if last_layer else name),
         torchvision=name,
         features=found,
         fit="last-layer" if last_layer else "all",
@@ -463,35 +506,50 @@ def compare(
 
 
 def report() -> None:
-    """Write report.html, report.json and mistakes.html to dvc_plots/; all open offline."""
+    """Write report.html, report.json and photos.html to dvc_plots/; all open offline."""
+    from lesions.networks.model_file import read_card
+    from lesions.reporting.cases import list_cases
     from lesions.reporting.report import build_report
     from lesions.reporting.results import read_csv, read_results
 
     params = load_params()
     dataset = load_description(params.dataset)
-    page = layout.PAGES / "report.html"
-    results = read_results(list(params.networks), list(params.external_tests), dataset)
+    models = list(params.networks)
+    results = read_results(models, list(params.external_tests), dataset)
+    views = results.parameters["views"]
+    cases = list_cases(
+        dataset,
+        {name: read_card(layout.model_file(name)) for name in models},
+        read_table(layout.TEST_TABLE, "image_id", "lesion_id", "dx"),
+        {name: read_csv(layout.predictions(name)) for name in models},
+        views,
+    )
     write_text(layout.PAGES / "report.json", results.as_json())
-    write_text(page, build_report(results))
-    print(page)
+    write_text(layout.PAGES / "report.html", build_report(results, cases))
+    print(layout.PAGES / "report.html")
 
-    # The page of mistakes needs the features of all training photos, which takes longer.
+    # The photo browser needs the features of all training photos, which takes longer.
     from lesions.dataset.photos import PhotoArray
     from lesions.networks import hardware
     from lesions.networks.model_file import load
-    from lesions.reporting.mistakes import build_mistakes
+    from lesions.reporting.browser import build_browser
 
     used = hardware.set_up(params.device, "fp32", params.deterministic)
-    mistakes = build_mistakes(
-        {name: load(layout.model_file(name), used, name) for name in params.networks},
+    scores = {
+        name: json.loads(layout.val_metrics(name).read_text())["weighted_f1"] for name in models
+    }
+    browser = build_browser(
+        {name: load(layout.model_file(name), used, name) for name in models},
+        max(scores, key=lambda name: scores[name]),
         dataset,
         PhotoArray(layout.RESIZED),
+        layout.RAW_IMAGES,
         read_table(layout.TRAIN_TABLE, "image_id", "lesion_id", "dx"),
-        read_table(layout.TEST_TABLE, "image_id", "lesion_id", "dx"),
-        {name: read_csv(layout.predictions(name)) for name in params.networks},
+        cases,
+        views,
     )
-    write_text(layout.PAGES / "mistakes.html", mistakes)
-    print(layout.PAGES / "mistakes.html")
+    write_text(layout.PAGES / "photos.html", browser)
+    print(layout.PAGES / "photos.html")
 
 
 def forecast(

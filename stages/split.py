@@ -7,9 +7,9 @@ from lesions.common.artifacts import atomic_write, write_csv
 from lesions.common.params import load_params
 from lesions.dataset import audit
 from lesions.dataset.description import load_description
-from lesions.dataset.metadata import join_groups, pairs_in, read_metadata
+from lesions.dataset.metadata import ids_to_leave_out, join_groups, pairs_in, read_metadata
 from lesions.dataset.photos import PhotoArray
-from lesions.dataset.splits import absent_classes, find_leak, prove, split, summary
+from lesions.dataset.splits import absent_classes, find_leak, leave_out, prove, split, summary
 from stages import run_stage
 
 
@@ -24,6 +24,8 @@ def main() -> None:
     subsets = split(
         joined, classes, params.val_share, params.test_share, params.holdout, params.split_seed
     )
+    ids = ids_to_leave_out(metadata, Path(params.leave_out))
+    subsets = leave_out(subsets, ids)
     given = params.holdout == "given"
     shares = {} if given else {"val": params.val_share, "test": params.test_share}
     findings = audit.audit(metadata, classes, identical, subsets, shares)

@@ -137,11 +137,11 @@ def draw(
     for row, case in zip(axes, cases, strict=True):
         for start, images, scores in ((0, photos.plain, before), (2, photos.ruled, after)):
             photo = images[case]
-            heat = grad_cam(classifier, photo[None], members[:1])[0]
+            heat = grad_cam(classifier, photo[None], members[:1])
             row[start].imshow(photo)
             row[start].set_title(f"{group} {scores[case]:.2f}", fontsize=10)
-            row[start + 1].imshow(overlay(photo, heat))
-            row[start + 1].set_title(f"supports {group}", fontsize=10)
+            row[start + 1].imshow(photo if heat is None else overlay(photo, heat[0]))
+            row[start + 1].set_title(f"supports {group}" if heat is not None else "", fontsize=10)
         row[0].set_ylabel(photos.dataset.classes[photos.labels[case]])
         for axis in row:
             axis.set_xticks([])

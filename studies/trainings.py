@@ -36,7 +36,7 @@ def read_params(changes: list[str], model: str) -> Params:
             place = place.setdefault(name, {})
         place[key] = parse_yaml(change.partition("=")[2])
     # The stages run in other folders.
-    for key in ("same_lesion", "dataset"):
+    for key in ("same_lesion", "leave_out", "dataset"):
         if values[key] == getattr(params, key):
             values[key] = str(ROOT / values[key])
         values[key] = str(Path(str(values[key])).expanduser().resolve())
@@ -54,8 +54,10 @@ def train(folder: Path, params: Params, model: str) -> Path:
         The folder, which has data/, models/, metrics/ and plots/.
     """
     # The name depends on all that the result depends on: what is there need not be made again.
-    pairs = read_pairs(Path(params.same_lesion))
-    place = folder / f"{model}-{params.holdout}-{params.seed}-{_digest(params.model_dump(), pairs)}"
+    listed = [read_pairs(Path(params.same_lesion)), Path(params.leave_out).read_text()]
+    place = (
+        folder / f"{model}-{params.holdout}-{params.seed}-{_digest(params.model_dump(), listed)}"
+    )
     if (place / f"models/{model}.safetensors").exists():
         return place
 

@@ -45,6 +45,7 @@ PUBLISHED: dict[str, Any] = {
     "val_share": 0.1,
     "test_share": 0.1,
     "same_lesion": "datasets/ham10000_same_lesion.csv",
+    "leave_out": "datasets/leave_out.csv",
     "holdout": "once-photographed",
     "balance": "multiply",
     "networks": {

@@ -49,7 +49,7 @@ from lesions.serving.outputs import heatmap_files
 from lesions.serving.predictor import Prediction, Predictor
 from lesions.sources.folders import read_folder
 
-SIZE = 64
+SIZE = 128  # the smallest with heat maps
 POINTS = tuple(
     OperatingPoint(
         group=group, sensitivity=0.9, threshold=threshold, assured=False, low=0.5, high=0.99
@@ -152,9 +152,9 @@ def test_heat_maps_beside_the_photos_are_not_predicted(
     for _ in range(2):
         result = lesions("predict", ".", "--heatmap", ".", "--model", model, folder=folder)
         assert result.returncode == 0, result.stderr
-        assert len(result.stdout.splitlines()) == 1
+        assert result.stdout.count(".jpg\n") == 1
     assert sorted(file.name for file in folder.iterdir()) == ["a.jpg", "a.jpg.png"]
-    assert "left out 1 files that are not photos: a.jpg.png" in result.stderr
+    assert "left out 1 other file, not photos: a.jpg.png" in result.stderr
     # Nor are they photos of a source.
     for name in ("x", "y"):
         (folder / name).mkdir()
@@ -183,9 +183,9 @@ def test_a_folder_that_cannot_be_read_is_named_and_the_rest_predicted(
     monkeypatch.setattr(Path, "iterdir", refuse)
     result = lesions("predict", str(tmp_path), folder=place)
     assert result.returncode == 1
-    assert len(result.stdout.splitlines()) == 1
+    assert result.stdout.count(".jpg\n") == 1
     assert "locked: Permission denied" in result.stderr
-    assert "1 photos or folders could not be read; 1 photos are predicted" in result.stderr
+    assert "1 input could not be read; 1 photo predicted" in result.stderr
 
 
 def test_one_line_per_photo_and_bad_photos_are_reported(
@@ -198,16 +198,14 @@ def test_one_line_per_photo_and_bad_photos_are_reported(
     result = lesions("predict", *arguments, "--model", "resnet50", folder=place)
     assert result.returncode == 1
     assert "text.jpg: not a photo" in result.stderr
-    assert result.stderr.endswith(
-        "error: 1 photos or folders could not be read; 1 photos are predicted.\n"
-    )
-    (line,) = result.stdout.splitlines()
+    assert result.stderr.endswith("error: 1 input could not be read; 1 photo predicted.\n")
+    header, line, *_ = result.stdout.splitlines()
     words = line.split()
-    assert words[0] == str(photo)
-    assert words[1] in CODES
-    assert words[-4] == "malignant"
-    assert words[-2:] == ["low", "confidence"]
-    shares = [float(word) for word in words[2:7:2]]
+    assert words[-1] == str(photo)
+    assert words[0] in CODES
+    assert line[header.index("malignant") :].split()[0] == f"{float(words[6]):.3f}"
+    assert words[-2] == "L"
+    shares = [float(word) for word in words[1:6:2]]
     assert shares == sorted(shares, reverse=True)
     (overlay,) = heat.rglob("*.png")
     assert overlay == heat / f"{photo.relative_to('/')}.png"
@@ -306,10 +304,11 @@ def test_a_folder_of_phone_photos_says_what_is_left_out(
         (tmp_path / name).write_bytes(b"other")
     model = str(place / "models/resnet50.safetensors")
     result = lesions("predict", ".", "--model", model, folder=tmp_path)
-    assert [line.split()[0] for line in result.stdout.splitlines()] == [
-        *("a.jpg", "b.JFIF", "c.jpe", "no_ending")
-    ]
-    assert "left out 2 files that are not photos: d.HEIC, e.gif" in result.stderr
+    header, *lines = result.stdout.splitlines()
+    assert header.split()[-1] == "photo"
+    assert [line.split()[-1] for line in lines[:4]] == ["a.jpg", "b.JFIF", "c.jpe", "no_ending"]
+    assert lines[4].startswith("4 photos: ")
+    assert "left out 2 other files, not photos: d.HEIC, e.gif" in result.stderr
 
 
 def test_a_folder_is_never_overwritten_by_a_table(place: Path, raw: Path, tmp_path: Path) -> None:
@@ -417,7 +416,11 @@ def test_referrals_by_a_threshold_of_the_model_card(
     assert list(table.columns)[:4] == ["photo", "predicted", "malignant", "refer"]
     assert table["refer"].tolist() == [referred]
     assert json.loads(lesions(*command, "--json", folder=place).stdout)["refer"] is referred
-    assert ("  refer" in lesions(*command, folder=place).stdout) is referred
+    header, line, photos, refer, *_ = lesions(*command, folder=place).stdout.splitlines()
+    assert line[header.index("refer") :].split()[0] == ("refer" if referred else "-")
+    assert photos.startswith("1 photo: ")
+    assert refer.startswith(f"{int(referred)} of 1 refer: {group} at or above the threshold")
+    assert all(len(row) - len(photo) <= 70 for row in (header, line))
 
 
 def test_a_sensitivity_without_a_threshold_is_refused(place: Path, raw: Path) -> None:
@@ -444,8 +447,13 @@ def test_too_few_cases_in_validation_are_why_there_is_no_threshold(
     )
     # The demo says so too.
     demo = pytest.importorskip("lesions.serving.demo", reason="the extra `demo` is not installed")
-    found = demo._predict(Predictor(model, "cpu"), photo.read_bytes())
-    assert (found["referral"], found["too_few"]) == ({}, cases)
+    shown, _ = demo._look(photo.read_bytes())
+    nothing = demo.Evidence([], {}, {})
+    found = demo._predict(Predictor(model, "cpu"), photo.read_bytes(), shown, nothing)
+    assert found["refer"] is False
+    assert found["answer"].startswith(
+        "No limit for referral: of 10 cases needed, validation had 9 of melanoma and 9 of malignant"
+    )
 
 
 def test_the_decision_is_that_of_params_yaml_or_as_asked(
@@ -541,7 +549,8 @@ def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "lesions.commands", "demo", "--port", str(port)]
     # A background job, as CI may be, inherits an ignored SIGINT; the demo must hear it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    server = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    server = subprocess.Popen(command, cwd=place, stdout=pipe, stderr=pipe, text=True)
     signal.signal(signal.SIGINT, before)
     try:
         assert server.stdout
@@ -595,13 +604,20 @@ def test_an_upload_is_predicted_by_both_models(page: Page, raw: Path, width: int
     expect(page.locator("#predictions h3")).to_have_text(["ResNet50", "MobileNetV2"])
     assert page.locator(".bar").count() == 14
     assert "melanocytic nevus (nv)" in page.inner_text("#predictions")
-    assert page.get_by_text("Low confidence:").count() == 2
-    assert page.get_by_text("Out of distribution:").count() == 1
+    assert page.locator(".answer").get_by_text("Low confidence:").count() == 2
+    assert page.locator(".answer").get_by_text("Out of distribution:").count() == 1
+    refers = page.locator(".answer.refer")
+    expect(refers).to_have_count(2)
+    expect(refers.first).to_contain_text("Refer: malignant")
+    expect(refers.first).to_contain_text(", which finds 90 % in validation. Most probable: ")
+    status = page.locator("#status")
+    assert "Refer: malignant" in status.inner_text()  # announced, and below for all to see
+    assert status.bounding_box()["width"] < 2  # type: ignore[index]
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert serious_findings(page) == []
     page.uncheck("#heat")
-    expect(page.locator("figure:visible")).to_have_count(1)
+    expect(page.locator("article figure:visible")).to_have_count(1)
     assert "Not a medical device" in page.inner_text("body")
     assert "trained on synthetic pictures" in page.inner_text("body")
 
@@ -621,7 +637,7 @@ def test_a_text_file_is_refused_and_the_page_goes_on(page: Page, raw: Path) -> N
     expect(page.locator("#status")).to_contain_text("not a photo")
     upload(page, "photo.jpg", sorted((raw / "images").iterdir())[0].read_bytes())
     expect(page.locator("#predictions h3")).to_have_count(2)
-    expect(page.locator("#status")).to_contain_text("ResNet50 (low confidence): ")
+    expect(page.locator("#status")).to_contain_text("Most probable: ")
 
 
 @pytest.mark.slow
@@ -646,13 +662,13 @@ def test_two_uploads_at_once_and_one_too_large(address: str, raw: Path) -> None:
     with ThreadPoolExecutor(len(photos)) as pool:
         together = [response.json() for response in pool.map(ask, photos)]
     for one, other in zip(alone, together, strict=True):
-        assert [model["probabilities"] for model in one] == [
-            model["probabilities"] for model in other
+        assert [model["probabilities"] for model in one["models"]] == [
+            model["probabilities"] for model in other["models"]
         ]
     large = ask(os.urandom(20_000_001))
     assert large.status_code == 413
     assert large.json() == {"error": "larger than 20 MB"}
-    assert requests.get(f"{address}/example/x.jpg", timeout=9).status_code == 404
+    assert requests.get(f"{address}/example/x", timeout=9).status_code == 404
     foreign = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     answer = requests.post(f"{address}/predict", b"", headers=foreign, timeout=9)
     assert answer.status_code == 403
@@ -662,7 +678,7 @@ def test_two_uploads_at_once_and_one_too_large(address: str, raw: Path) -> None:
 
 @pytest.mark.slow
 def test_every_response_has_the_security_headers(address: str) -> None:
-    for path in ("", "/example/mel.jpg", "/nowhere"):
+    for path in ("", "/example/mel", "/nowhere"):
         headers = requests.get(address + path, timeout=9).headers
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
@@ -685,11 +701,25 @@ def test_paste_several_files_and_a_drop_beside_the_frame(page: Page, raw: Path) 
         document.body.dispatchEvent(new Kind(kind, options));
     }"""
     page.evaluate(send, [list(photo), "paste", 1])
-    expect(page.locator("#status")).to_contain_text("photo0.jpg: ResNet50", timeout=20_000)
+    expect(page.locator("#status")).to_contain_text("photo0.jpg. ResNet50", timeout=20_000)
     page.evaluate(send, [list(photo), "drop", 3])
-    expect(page.locator("#status")).to_contain_text("3 photos predicted.", timeout=20_000)
+    expect(page.locator("#status")).to_contain_text(
+        "3 photos predicted, 3 to refer.", timeout=20_000
+    )
     names = [f"photo{number}.jpg" for number in range(3)]
     expect(page.locator("article h2")).to_have_text(names)
+    assert serious_findings(page) == []
+    # They are a table too, and a file.
+    expect(page.locator("#several tbody tr")).to_have_count(6)
+    with page.expect_download() as download:
+        page.click("#csv")
+    table = pd.read_csv(download.value.path())
+    assert list(table["photo"].unique()) == names
+    assert list(table.columns) == [
+        *("photo", "model", "refer", "predicted", "probability", "flags"),
+        *CODES,
+    ]
+    np.testing.assert_allclose(table[list(CODES)].sum(axis=1), 1, atol=0.001)
 
 
 @pytest.mark.slow
@@ -705,6 +735,37 @@ def test_cancel_ends_the_prediction_of_several_photos(page: Page, raw: Path) -> 
     page.click("#cancel")
     expect(page.locator("#status")).to_have_text("Cancelled.")
     expect(page.locator("#cancel")).to_be_hidden()
+
+
+@pytest.mark.slow
+@needs_browser
+def test_cancel_while_the_answer_arrives(page: Page) -> None:
+    # The headers are there and the body is not: the browser's error is that of a broken body.
+    page.evaluate("""() => {
+        window.fetch = async (_, { signal }) => ({ ok: true, status: 200, json: () =>
+            new Promise((_, reject) => signal.addEventListener("abort", () =>
+                reject(new DOMException("aborted", "AbortError")))) });
+    }""")
+    upload(page, "photo.jpg", b"x")
+    page.click("#cancel")
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_long_and_tiny_photos(page: Page) -> None:
+    def photo(width: int, height: int) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (width, height), "pink").save(file, "PNG")
+        return file.getvalue()
+
+    upload(page, "tiny.png", photo(1, 1))
+    expect(page.locator("#status")).to_contain_text("1×1 pixels; at least 32 in each direction")
+    upload(page, "long.png", photo(600, 120))
+    expect(page.locator("article .mark").first).to_contain_text("5.0 times as long as wide")
+    shown = page.locator("article img").first
+    ratio = shown.evaluate("image => image.naturalWidth / image.naturalHeight")
+    assert ratio == pytest.approx(5, rel=0.02)  # whole, not squeezed
 
 
 @pytest.mark.slow
@@ -732,4 +793,6 @@ def test_ctrl_c_ends_the_demo_while_an_upload_is_stalled(place: Path) -> None:
         time.sleep(0.5)
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 130
+        assert server.stderr
+        assert server.stderr.read().endswith("the demo has ended\n")
         stalled.close()

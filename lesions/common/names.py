@@ -62,3 +62,12 @@ def shorten(text: str) -> str:
 def safe_text(text: str) -> str:
     """Escape the control characters of a message; backslashes and line ends stay."""
     return "".join(c if c in "\\\n" else _escape_character(c) for c in text)
+
+
+def count_of(number: int, noun: str) -> str:
+    """Write a number and its noun.
+
+    >>> count_of(1, "photo"), count_of(2000, "photo")
+    ('1 photo', '2,000 photos')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

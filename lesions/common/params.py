@@ -95,6 +95,7 @@ class Params(TrainingParams):
     val_share: Share
     test_share: Share
     same_lesion: Text
+    leave_out: Text
     holdout: Holdout
     balance: Literal["multiply", "sqrt", "none"]
     networks: Annotated[dict[Name, NetworkSpec], Field(min_length=1)]

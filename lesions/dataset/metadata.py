@@ -296,6 +296,27 @@ def pairs_in(table: pd.DataFrame, path: Path) -> list[tuple[str, str]]:
     return found
 
 
+def ids_to_leave_out(table: pd.DataFrame, path: Path) -> set[str]:
+    """Read which photos of a table to leave out, and say how many.
+
+    Args:
+        table: the metadata.
+        path: of the list, as the parameter `leave_out`: a table with the column image_id.
+
+    Raises:
+        LesionsError: the file is missing or has no such column.
+    """
+    if not path.is_file():
+        raise LesionsError(
+            f"leave_out: {path}: not found. Name a table of photos with the column image_id."
+        )
+    listed = set(clean_table(path, read_table(path, "image_id"))["image_id"])
+    found = listed & set(table["image_id"])
+    if listed:
+        print(f"{len(found)} of the {len(listed)} photos to leave out are here ({path})")
+    return found
+
+
 def join_groups(table: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Give the two groups of each pair of photos one id.
 

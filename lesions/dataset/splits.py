@@ -1,6 +1,6 @@
 """The split into train, validation and test: whole groups, stratified by class, seeded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +70,7 @@ def split(
         )
         subset_of_photo = table[unit].map(subset_of_unit)
     subsets = {name: table[subset_of_photo == name].reset_index(drop=True) for name in SUBSETS}
-    _check(subsets, classes)
+    _check(subsets)
     return subsets
 
 
@@ -203,12 +203,12 @@ def _too_few(
     )
 
 
-def _check(subsets: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> None:
+def _check(subsets: Mapping[str, pd.DataFrame]) -> None:
     """Refuse an empty subset, and a class that no network could learn."""
     for name, rows in subsets.items():
         if rows.empty:
             raise LesionsError(
-                f"split: no photo is left for {name}. Change val_share and test_share."
+                f"split: no photo is left for {name}. Change val_share, test_share or leave_out."
             )
     held_out = pd.concat([subsets["val"], subsets["test"]])["dx"]
     missing = set(held_out) - set(subsets["train"]["dx"])
@@ -217,6 +217,20 @@ def _check(subsets: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> None:
             f"split: no photo of {min(missing)} is left for training. Add photos of it, or take "
             "it out of the dataset's classes."
         )
+
+
+def leave_out(subsets: Mapping[str, pd.DataFrame], ids: Set[str]) -> dict[str, pd.DataFrame]:
+    """Take photos out of the subsets; the others stay where they are.
+
+    Raises:
+        LesionsError: a subset would be empty, or a class without training photos.
+    """
+    kept = {
+        name: rows[~rows["image_id"].isin(ids)].reset_index(drop=True)
+        for name, rows in subsets.items()
+    }
+    _check(kept)
+    return kept
 
 
 def absent_classes(

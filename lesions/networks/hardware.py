@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 
 from lesions.common.errors import LesionsError
+from lesions.common.names import count_of
 
 Precision = Literal["bf16", "fp16", "tf32", "fp32"]
 # What autocast computes in; the other two are settings of fp32 arithmetic.
@@ -135,4 +136,4 @@ def describe_device(device: torch.device) -> str:
     """Name the device for the model card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}), {torch.get_num_threads()} threads"
+    return f"{device.type} ({platform.machine()}), {count_of(torch.get_num_threads(), 'thread')}"

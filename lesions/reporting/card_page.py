@@ -1,6 +1,10 @@
 """The page of a model card: what a model is for, how it was made and how good it is."""
 
+from typing import Any
+
+from lesions.common.errors import LesionsError
 from lesions.common.params import Decision, Views
+from lesions.common.programs import run_git
 from lesions.evaluation.evaluation import Evaluation
 from lesions.networks.model_card import ModelCard
 from lesions.reporting.render import environment
@@ -22,6 +26,7 @@ def write_card(
     assert predictions.distances is not None
     confidence = predictions.probabilities.max(axis=1)
     fitted = card.use(views)
+    metadata = _front_matter(card, evaluation, model)
     names = (
         *("metrics", "verified", "decisions", "operating_points", "verified_operating_points"),
         *("group_calibration", "per_class", "subgroups"),
@@ -30,6 +35,9 @@ def write_card(
         environment()
         .get_template("card.md")
         .render(
+            metadata=metadata,
+            code=code_version(),
+            model=model,
             card=card,
             title=card.network.title,
             dataset=evaluation.dataset,
@@ -44,3 +52,42 @@ def write_card(
             out_of_distribution=(predictions.distances > fitted.distance_threshold).mean(),
         )
     )
+
+
+def _front_matter(card: ModelCard, evaluation: Evaluation, model: str) -> dict[str, Any]:
+    """Describe the model as Hugging Face's hub reads it.
+
+    See https://huggingface.co/docs/hub/model-cards#model-card-metadata.
+    """
+    title = "synthetic sample" if card.recipe.synthetic else card.dataset.title
+    metrics = evaluation.tables[model]["metrics"]
+    values = [
+        {"type": row["metric"], "name": row["title"], "value": round(float(row["value"]), 4)}
+        for row in metrics.to_dict("records")
+        if row["value"] == row["value"]  # not NaN: not defined on these photos
+    ]
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": title, "type": "other", "split": "test"},
+        "metrics": values,
+    }
+    return {
+        "license": "mit" if card.recipe.synthetic else "other",
+        "library_name": "lesions",
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "medical", "torchvision", "dvc"],
+        "model-index": [{"name": card.network.title, "results": [result]}],
+    }
+
+
+def code_version() -> str:
+    """Name the last commit that changed the code: the same in every clone, whatever comes later."""
+    code = ("lesions", "stages")
+    try:
+        commit, _, date = (
+            run_git("log", "-1", "--format=%H %cs", "--", *code).strip().partition(" ")
+        )
+        changed = run_git("status", "--porcelain", "--", *code).strip()
+    except LesionsError:  # outside git
+        return "code of no known commit"
+    return f"code of commit {commit[:10]} ({date}{', changed since' if changed else ''})"

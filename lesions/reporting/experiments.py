@@ -27,6 +27,7 @@ DATA = (
     "val_share",
     "test_share",
     "same_lesion",
+    "leave_out",
     "holdout",
 )
 METRIC = "weighted_f1"

@@ -169,10 +169,12 @@ def heatmap_sheet(
         for line, classifier, own in zip(block[1:], classifiers, predictions, strict=True):
             predicted = own["predicted"].iloc[chosen]
             maps = grad_cam(classifier, photos, [classes.index(code) for code in predicted])
-            for axis, photo, heat, code in zip(line[columns], photos, maps, predicted, strict=True):
-                axis.imshow(overlay(photo, heat))
+            shown = photos if maps is None else map(overlay, photos, maps)
+            for axis, picture, code in zip(line[columns], shown, predicted, strict=True):
+                axis.imshow(picture)
                 axis.set_title(code, fontsize=9)
-            line[0].set_ylabel(classifier.card.network.title, fontsize=10)
+            lacking = "\n(too small)" if maps is None else ""
+            line[0].set_ylabel(f"{classifier.card.network.title}{lacking}", fontsize=10)
     _add_heat_scale(figure, axes)
     return figure
 

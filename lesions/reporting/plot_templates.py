@@ -14,6 +14,7 @@ FOLDER = Path(".dvc/plots")
 Spec = dict[str, Any]
 
 MODELS = ["#1b6ca8", "#c8553d", "#3a7d44", "#6a4c93", "#8a6d1d", "#4d4d4d"]  # one colour per model
+WRONG = "#b23a48"  # the bar of wrong predictions
 PAIRS = ["#4d4d4d", "#8a6d1d", "#6a4c93", "#3a7d44"]  # one colour per pair of models
 X, Y = "<DVC_METRIC_X>", "<DVC_METRIC_Y>"
 X_LABEL, Y_LABEL = "<DVC_METRIC_X_LABEL>", "<DVC_METRIC_Y_LABEL>"
@@ -23,6 +24,10 @@ REVISIONS: list[Spec] = [
     {"joinaggregate": [{"op": "distinct", "field": "rev", "as": "revisions"}]},
     {"calculate": "datum.revisions > 1 ? datum.rev : ''", "as": "revision"},
 ]
+# Without it, the last line of panels has an x axis below the place of a panel that is not there.
+OWN_AXES: Spec = {"resolve": {"axis": {"x": "independent"}}}
+# Of epochs: two of them would be marked 1.0, 1.5 and 2.0.
+WHOLE = {"tickMinStep": 1, "format": "d", "labelExpr": "datum.value % 1 ? '' : datum.label"}
 DIAGONAL: Spec = {
     "data": {"values": [{"at": 0}, {"at": 1}]},
     "mark": {"type": "line", "color": "#999999", "strokeDash": [4, 4], "strokeWidth": 1},
@@ -291,7 +296,7 @@ def net_benefit() -> Spec:
 def learning_curve() -> Spec:
     """Draw a value after each epoch, on training and on validation photos."""
     axes = {
-        "x": number(X, X_LABEL, axis={"tickMinStep": 1}),
+        "x": number(X, X_LABEL, axis=WHOLE),
         "y": number(Y, Y_LABEL, scale={"zero": False}),
     }
     which = "indexof(datum.field, 'train') == 0 ? 'training' : 'validation'"
@@ -338,7 +343,7 @@ def epochs() -> Spec:
             "width": 420,
             "height": 200,
             "encoding": {
-                "x": number(X, X_LABEL, axis={"tickMinStep": 1}),
+                "x": number(X, X_LABEL, axis=WHOLE),
                 "y": number("f1", "weighted F1"),
             },
             "layer": [
@@ -489,7 +494,7 @@ def templates() -> dict[str, Spec]:
                         "field": "prediction",
                         "type": "nominal",
                         "title": "prediction",
-                        "scale": {"domain": ["correct", "wrong"], "range": ["#9db4c0", "#b23a48"]},
+                        "scale": {"domain": ["correct", "wrong"], "range": ["#9db4c0", WRONG]},
                     },
                 },
             },
@@ -522,12 +527,14 @@ def templates() -> dict[str, Spec]:
             "better; the grey diagonal is chance.",
             **curve,
             **panels("dx", 4, (170, 170), [DIAGONAL, ordered]),
+            **OWN_AXES,
         ),
         "precision_recall": template(
             "One panel per class, against all others. The nearer to the upper right corner, the "
             "better.",
             **curve,
             **panels("dx", 4, (170, 170), [ordered]),
+            **OWN_AXES,
         ),
         "selective": template(
             "How accurate the model is on the photos that it is surest of: the most confident "

@@ -1,45 +1,25 @@
 """The report: all results of the last run on one page that opens offline."""
 
-import json
-import re
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import vl_convert
 from PIL import Image
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError
-from lesions.common.programs import run_dvc
-from lesions.reporting.render import data_uri, environment, image_uri
+from lesions.reporting.cases import Case
+from lesions.reporting.overview import (
+    next_steps,
+    not_above_baseline,
+    overview,
+    short_verdicts,
+    trained_on,
+)
+from lesions.reporting.plots import draw_plots
+from lesions.reporting.render import environment, image_uri
 from lesions.reporting.results import Results
 from lesions.scoring.guards import MIN_CASES
 
-# The section of the page for each plot of dvc.yaml, by the name of its file or its own name.
-SECTIONS = {
-    "metrics": "results",
-    "comparison": "comparison",
-    "per_class": "classes",
-    "confusion": "classes",
-    "decisions": "referral",
-    "operating_points": "referral",
-    "net_benefit": "referral",
-    "verified": "results",
-    "verified_operating_points": "referral",
-    "reliability": "confidence",
-    "group_calibration": "confidence",
-    "predictions": "confidence",
-    "selective": "confidence",
-    "thresholds": "curves",
-    "Precision and recall": "curves",
-    "subgroups": "subgroups",
-    "history": "training",
-    "Loss": "training",
-    "Accuracy": "training",
-}
-OTHER = "other"  # the section of a plot that the user has added
-WIDE = 700  # px; a wider plot has a line of its own
 PICTURES = (
     (
         "Training photos after augmentation",
@@ -53,29 +33,26 @@ PICTURES = (
     ),
     (
         "Heat maps",
-        "Blue regions support the prediction (Grad-CAM). Blue outside the lesion is suspicious.",
+        "Blue regions support the prediction (Grad-CAM). Blue outside the lesion is suspicious. "
+        "Photos that are too small for heat maps are shown without.",
         layout.PLOTS / "heatmaps.png",
     ),
 )
 
 
-class Plot(NamedTuple):
-    """A drawn plot."""
-
-    title: str
-    caption: str
-    source: str  # data URI
-    width: int  # px
-    section: str  # a value of SECTIONS, OTHER, or the name of an external test set
-
-
-def build_report(results: Results) -> str:
+def build_report(results: Results, cases: Sequence[Case]) -> str:
     """Fill templates/report.html.
+
+    Args:
+        results: of the last run.
+        cases: its test photos, from `list_cases`.
 
     Raises:
         LesionsError: DVC cannot show the plots, or a picture is missing.
     """
     test = results.test
+    plots = draw_plots([one.name for one in results.external_tests])
+    judged = any(row["accuracy"] is not None for row in test.subgroups)
     return (
         environment(autoescape=True)
         .get_template("report.html")
@@ -87,40 +64,35 @@ def build_report(results: Results) -> str:
             subgroups=test.of("subgroups", "group", "model"),
             verified=test.of("verified", "model", "metric"),
             missed=_missed(results),
+            confusion=_confusion(results),
+            overview=overview(results),
+            short_verdicts=short_verdicts(results),
+            not_above_baseline=not_above_baseline(results),
+            next_steps=next_steps(results, cases),
+            trained_on=trained_on(results),
+            small_subgroups=_small_subgroups(results),
             test_sets=[test, *results.external_tests],
             min_cases=MIN_CASES,
-            plots=draw_plots([one.name for one in results.external_tests]),
-            wide=WIDE,
+            plots=[plot for plot in plots if plot.section != "subgroups" or judged],
+            has_subgroups=judged,
             pictures=[(*texts, _as_webp(path)) for *texts, path in PICTURES],
         )
     )
 
 
-def draw_plots(external_tests: list[str]) -> list[Plot]:
-    """Draw every plot of dvc.yaml with its template, in order."""
-    with tempfile.TemporaryDirectory() as unused:  # DVC copies the pictures there
-        shown = run_dvc("plots", "show", "--json", "--out", unused)
-    drawn = []
-    for name, plots in json.loads(shown)["data"].items():
-        path = Path(name)
-        section = SECTIONS.get(path.stem, OTHER)
-        if path.parent.name in external_tests:
-            section = path.parent.name
-        for plot in (plot for plot in plots if plot["type"] == "vega"):
-            specification = plot["content"]
-            title = specification.pop("title")
-            svg = vl_convert.vegalite_to_svg(specification)
-            width = re.search(r'<svg[^>]* width="([\d.]+)"', svg)
-            drawn.append(
-                Plot(
-                    title["text"],
-                    title.get("subtitle", ""),  # DVC's own templates have none
-                    data_uri("svg+xml", svg.encode()),
-                    round(float(width[1])) if width else WIDE,
-                    section,
-                )
-            )
-    return drawn
+def _confusion(results: Results) -> dict[str, dict[str, dict[str, int]]]:
+    """Nest the confusion matrices: {model: {actual: {predicted: photos}}}."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for row in results.test.confusion:
+        by_class = found.setdefault(row["model"], {}).setdefault(row["actual"], {})
+        by_class[row["predicted"]] = int(row["photos"])
+    return found
+
+
+def _small_subgroups(results: Results) -> list[str]:
+    """Name the subgroups without metrics, each once, with its photos."""
+    rows = [row for row in results.test.subgroups if row["accuracy"] is None]
+    return list(dict.fromkeys(f"{row['group']} ({row['photos']})" for row in rows))
 
 
 def _missed(results: Results) -> dict[str, dict[str, list[tuple[str, int]]]]:

@@ -64,6 +64,7 @@ class Results:
     source: str
     image_size: int
     run: Row  # from `describe_run`
+    changed: list[str]  # since the run: parameters and code; from `check_one_run`
     models: list[Row]  # the networks, and perhaps their mean, which has no weights
     leaking: list[str]  # warnings
     verdicts: list[str]
@@ -95,7 +96,7 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
     Raises:
         LesionsError: a result is missing, or not all are of one run.
     """
-    check_one_run(models, external_tests)
+    changed = check_one_run(models, external_tests)
     cards = {model: read_card(layout.model_file(model)) for model in models}
     starts = {card.network.title: card.weights for card in cards.values()}
     test = _read_test_set("test set", layout.plots())
@@ -118,6 +119,7 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         source=card.recipe.source,
         image_size=card.image_size,
         run=describe_run(),
+        changed=changed,
         models=described,
         leaking=[leak.warning for leak in leaks if leak],
         verdicts=_verdicts(test, starts, leaks[0].word),
@@ -130,24 +132,34 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
     )
 
 
-def check_one_run(models: list[str], external_tests: list[str]) -> None:
+def check_one_run(models: list[str], external_tests: list[str]) -> list[str]:
     """Refuse results that were not all made from the same photos, parameters and models.
 
     Args:
         models, external_tests: as for `read_results`.
 
+    Returns:
+        What has changed since the run and would be used by the next one: parameters, code and
+        other inputs, as words.
+
     Raises:
         LesionsError: names what differs.
     """
+    changed: dict[str, None] = {}
     advice = "`dvc repro` makes all results anew; `git stash && dvc checkout` shows the committed."
     # What evaluation has read and written must be there as it was then.
     stages = ["evaluate", *(f"evaluate-external@{name}" for name in external_tests)]
-    for stage, changes in json.loads(run_dvc("status", "--json", *stages)).items():
+    for stage, changes in json.loads(run_dvc("status", "--json")).items():
         parts = [part for change in changes if isinstance(change, dict) for part in change.values()]
         states = [item for part in parts if isinstance(part, dict) for item in part.items()]
         for path, state in states:
-            if not any(Path(path).is_relative_to(folder) for folder in layout.OUTPUTS):
-                continue  # code or parameters
+            is_output = any(Path(path).is_relative_to(folder) for folder in layout.OUTPUTS)
+            if isinstance(state, dict):  # parameters
+                changed |= dict.fromkeys(f"{key} in {path}" for key in state)
+            elif stage not in stages or not is_output:
+                changed[path] = None
+            if stage not in stages or not is_output:
+                continue
             if state == "deleted":
                 raise LesionsError(f"{path}: not found. `dvc repro` makes it.")
             raise LesionsError(
@@ -170,6 +182,7 @@ def check_one_run(models: list[str], external_tests: list[str]) -> None:
                     f"{layout.LOCK}: {other} and {stage} differ in {key}, so the results are of "
                     f"several runs. {advice}"
                 )
+    return list(changed)
 
 
 def _verdicts(test: TestSet, starts: dict[str, str], groups: str) -> list[str]:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,19 +19,28 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lesions.common import layout
 from lesions.common.errors import LesionsError, is_out_of_memory, out_of_memory
 from lesions.common.names import safe_text
 from lesions.common.params import Decision, Views
-from lesions.dataset.description import Description
-from lesions.reporting.heatmaps import COLOUR, OPACITY, grad_cam, overlay
-from lesions.reporting.render import environment, image_uri, interval, number
-from lesions.reporting.results import read_results
+from lesions.common.types import Pixels
+from lesions.dataset.photos import decode_in_proportion, read_file
+from lesions.reporting.heatmaps import COLOUR, OPACITY, HeatMap, grad_cam, overlay
+from lesions.reporting.render import environment, image_uri
 from lesions.scoring.guards import MIN_CASES
+from lesions.serving.answers import (
+    SENSITIVITY,
+    Evidence,
+    answer,
+    points_of,
+    read_evidence,
+    tested,
+)
 from lesions.serving.predictor import Predictor
 from lesions.sources.sample import LESIONS, render_photo
 
-SENSITIVITY = 0.90  # of the operating point that the page shows
+SIDE = 448  # px of the longer side of a photo on the page
+MAX_RATIO = 2  # of length to width; longer photos are squeezed too much to mean anything
+READ_SECONDS = 60  # that an upload may take
 HERE = "http://127.0.0.1"
 FROM_ELSEWHERE = (
     "From another computer, make a tunnel, here for port 7860: ssh -L 7860:127.0.0.1:7860 HOST; "
@@ -70,33 +80,76 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def _predict(predictor: Predictor, data: bytes) -> dict[str, Any]:
-    """Predict the bytes of a photo: what the page shows of one model."""
+def _predict(
+    predictor: Predictor, data: bytes, shown: Pixels, evidence: Evidence
+) -> dict[str, Any]:
+    """Predict the bytes of a photo: what the page shows of one model.
+
+    Args:
+        predictor: the model.
+        data: the photo's file.
+        shown: (h, w, 3) the photo in its own proportions, for the heat map.
+        evidence: of the last run.
+    """
     pixels = predictor.decode(data, "the upload")
     start = time.perf_counter()
     prediction = predictor.predict(pixels[None])[0]
     seconds = time.perf_counter() - start
-    heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])[0]
-    probabilities = prediction.probabilities.round(4).tolist()
     card, fitted = predictor.classifier.card, predictor.fitted
+    title, points = card.network.title, points_of(fitted)
+    heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])
+    probabilities = prediction.probabilities.round(4).tolist()
+    flags = []
+    if prediction.out_of_distribution:
+        flags.append(
+            "Out of distribution: unlike its training photos, so the prediction may mean nothing"
+        )
+    if prediction.low_confidence:
+        flags.append("Low confidence: it is not sure of any class")
     return {
-        "title": card.network.title,
-        "probabilities": dict(zip(card.classes, probabilities, strict=True)),
+        "title": title,
+        "answer": answer(prediction, fitted, card.dataset),
+        "refer": any(prediction.reaches(point) for point in points),
+        "tested": [
+            tested(evidence.referrals[title, point.group], prediction.reaches(point))
+            for point in points
+            if (title, point.group) in evidence.referrals
+        ],
+        "flags": flags,
         "predicted": card.classes[prediction.predicted],
-        "sums": {group: round(prediction.scores[group], 4) for group in card.dataset.sums},
-        "referral": {
-            point.group: prediction.reaches(point)
-            for point in fitted.operating_points
-            if point.sensitivity == SENSITIVITY and not point.assured
-        },
-        # Of the groups without a threshold.
-        "too_few": {group: cases for group, cases in fitted.cases.items() if cases < MIN_CASES},
-        "low_confidence": prediction.low_confidence,
-        "out_of_distribution": prediction.out_of_distribution,
+        "probabilities": dict(zip(card.classes, probabilities, strict=True)),
+        "groups": {name: round(value, 4) for name, value in prediction.scores.items()},
         "milliseconds": round(1000 * seconds),
-        "photo": image_uri(Image.fromarray(pixels), "PNG"),
-        "heat_map": image_uri(Image.fromarray(overlay(pixels, heat)), "PNG"),
+        "heat_map": None if heat is None else _as_uri(_heated(shown, heat[0])),
     }
+
+
+def _heated(shown: Pixels, heat: HeatMap) -> Pixels:
+    """Lay a heat map, (s, s), over the photo in its own proportions."""
+    height, width = shown.shape[:2]
+    stretched = Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR)
+    return overlay(shown, np.asarray(stretched))
+
+
+def _as_uri(pixels: Pixels) -> str:
+    return image_uri(Image.fromarray(pixels), "WEBP", quality=85)
+
+
+def _look(data: bytes) -> tuple[Pixels, list[str]]:
+    """Decode a photo for the page; say what is wrong with its shape.
+
+    Raises:
+        LesionsError: not a photo.
+    """
+    shown = decode_in_proportion(data, SIDE, "the upload")
+    short, long = sorted(shown.shape[:2])
+    warnings = []
+    if long > MAX_RATIO * short:
+        warnings.append(
+            f"The photo is {long / short:.1f} times as long as wide. It is squeezed to a square, "
+            "and the networks have seen no such photos: crop it around the lesion."
+        )
+    return shown, warnings
 
 
 @cache
@@ -105,33 +158,6 @@ def _example(code: str) -> bytes:
     file = io.BytesIO()
     render_photo(code, 1, 0, 0).save(file, "JPEG", quality=92)
     return file.getvalue()
-
-
-def evidence(paths: list[Path], titles: list[str], dataset: Description) -> list[str]:
-    """Say how good the models were on test photos, one sentence each, and how they compare.
-
-    Only for the models of the last run, in models/ of the folder where the demo was started.
-    """
-    names = [path.stem for path in paths]
-    if paths != [layout.model_file(name) for name in names]:
-        return []
-    try:
-        results = read_results(names, [], dataset)
-    except LesionsError:  # never evaluated, or with other models
-        return []
-    metrics = results.test.of("metrics", "model", "metric")
-
-    def value(title: str, name: str) -> str:
-        row = metrics[title][name]
-        known = f" (95 % interval {interval(row)})" if row["low"] is not None else ""
-        return f"{row['title']} {number(row['value'])}{known}"
-
-    sentences = [
-        f"{title}, on {results.test.photos:,} test photos: {value(title, 'accuracy')}, "
-        f"{value(title, 'balanced_accuracy')}."
-        for title in titles
-    ]
-    return [*sentences, *results.verdicts]
 
 
 def application(
@@ -155,9 +181,10 @@ def application(
     dataset = cards[0].dataset
     if any(card.classes != dataset.classes for card in cards):
         raise LesionsError("the models have different classes; give those of one dataset.")
-    quotes = evidence(paths, [card.network.title for card in cards], dataset)
+    evidence = read_evidence(paths, [card.network.title for card in cards], dataset)
     synthetic = any(card.recipe.synthetic for card in cards)
-    examples = [entry for entry in dataset.entries if synthetic and entry.code in LESIONS]
+    drawn = {entry.code for entry in dataset.entries if synthetic and entry.code in LESIONS}
+    examples = [entry for entry in dataset.entries if entry.code in drawn | set(evidence.examples)]
 
     async def home(_: Request) -> Response:
         return HTMLResponse(
@@ -169,7 +196,7 @@ def application(
                 sensitivity=round(100 * SENSITIVITY),
                 min_cases=MIN_CASES,
                 heat_colour=f"rgba({heat_colour},{OPACITY})",
-                evidence=quotes,
+                evidence=evidence.sentences,
             )
         )
 
@@ -177,7 +204,18 @@ def application(
         code = request.path_params["code"]
         if code not in {entry.code for entry in examples}:
             return Response("no such class", 404)
-        return Response(await run_in_threadpool(_example, code), media_type="image/jpeg")
+        if code in drawn:
+            return Response(await run_in_threadpool(_example, code), media_type="image/jpeg")
+        try:
+            data = await run_in_threadpool(read_file, evidence.examples[code])
+        except LesionsError as error:  # it has gone since the start
+            return Response(safe_text(str(error)), 404)
+        return Response(data, media_type="application/octet-stream")
+
+    def predict_all(data: bytes) -> dict[str, Any]:
+        shown, warnings = _look(data)
+        found = [_predict(predictor, data, shown, evidence) for predictor in predictors]
+        return {"photo": _as_uri(shown), "warnings": warnings, "models": found}
 
     async def predict(request: Request) -> Response:
         origin = request.headers.get("origin")
@@ -185,17 +223,17 @@ def application(
             return _refused(f"only the page at {HERE} may send photos. {FROM_ELSEWHERE}", 403)
         data = bytearray()
         try:
-            async for part in request.stream():
-                data += part
-                if len(data) > MAX_BYTES:
-                    return _refused(f"larger than {MAX_BYTES // 1_000_000} MB", 413)
-            found = []
-            for predictor in predictors:
-                async with one_at_a_time:
-                    if await request.is_disconnected():  # no work for a visitor who has left
-                        return _refused("the visitor has left", 400)
-                    found.append(await run_in_threadpool(_predict, predictor, bytes(data)))
-            return JSONResponse(found)
+            async with asyncio.timeout(READ_SECONDS):
+                async for part in request.stream():
+                    data += part
+                    if len(data) > MAX_BYTES:
+                        return _refused(f"larger than {MAX_BYTES // 1_000_000} MB", 413)
+            async with one_at_a_time:
+                if await request.is_disconnected():  # no work for a visitor who has left
+                    return _refused("the visitor has left", 400)
+                return JSONResponse(await run_in_threadpool(predict_all, bytes(data)))
+        except TimeoutError:
+            return _refused(f"the upload took more than {READ_SECONDS} s", 408)
         except LesionsError as error:
             return _refused(safe_text(str(error)), 400)
         except RuntimeError as error:
@@ -208,7 +246,7 @@ def application(
     return Starlette(
         routes=[
             Route("/", home),
-            Route("/example/{code}.jpg", example),
+            Route("/example/{code}", example),
             Route("/predict", predict, methods=["POST"]),
         ],
         # Refuse requests under any other host name, even if it points to this computer.

@@ -83,10 +83,12 @@ def write_heatmap(file: Path, predictor: "Predictor", result: "PhotoResult") -> 
     """Write the heat map of a prediction."""
     assert result.pixels is not None
     assert result.prediction is not None
-    from lesions.reporting.heatmaps import grad_cam, overlay
+    from lesions.reporting.heatmaps import NONE, grad_cam, overlay
 
     labels = [result.prediction.predicted]
-    heat = grad_cam(predictor.classifier, result.pixels[None], labels)[0]
+    found = grad_cam(predictor.classifier, result.pixels[None], labels)
+    if found is None:
+        raise LesionsError(f"--heatmap: {NONE}. A model of larger photos has some.")
     with atomic_write(file) as partial:
-        Image.fromarray(overlay(result.pixels, heat)).save(partial, "PNG", pnginfo=_software())
+        Image.fromarray(overlay(result.pixels, found[0])).save(partial, "PNG", pnginfo=_software())
     note_file(file)

@@ -1,5 +1,6 @@
 """The predictor: a model file in use, from the bytes of a photo to calibrated probabilities."""
 
+import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from lesions.common.errors import LesionsError
 from lesions.common.params import Decision, Views
@@ -19,6 +21,8 @@ from lesions.networks.augmentation import to_float
 from lesions.networks.inference import BATCH_SIZE, logits_and_features
 from lesions.scoring import out_of_distribution
 from lesions.scoring.operating_points import OperatingPoint, score
+
+MIN_SIDE = 32  # px of a photo; smaller ones show nothing
 
 
 class Prediction(NamedTuple):
@@ -72,9 +76,16 @@ class Predictor:
         """Decode a photo like the training photos: (s, s, 3) uint8.
 
         Raises:
-            LesionsError: not a photo, or too large.
+            LesionsError: not a photo, too large, or too small to show anything.
         """
-        return decode(data, self.classifier.card.image_size, name)
+        pixels = decode(data, self.classifier.card.image_size, name)
+        with Image.open(io.BytesIO(data)) as image:
+            if min(image.size) < MIN_SIDE:
+                raise LesionsError(
+                    f"{name}: {image.width}×{image.height} pixels; at least {MIN_SIDE} in each "
+                    "direction are needed. Use the original photo."
+                )
+        return pixels
 
     def predict(self, photos: Pixels) -> list[Prediction]:
         """Predict (b, s, s, 3) uint8.

@@ -132,8 +132,8 @@ def test_a_damaged_photo_is_reported_and_the_rest_compared(place: Path, tmp_path
     assert status == 1
     assert output.startswith("D  E  ")
     assert "bad.jpg: not a photo" in errors
-    assert "left out 1 files that are not photos: phone.heic" in errors
-    assert "1 photos or folders could not be read; the rest are compared" in errors
+    assert "left out 1 other file, not photos: phone.heic" in errors
+    assert "1 input could not be read; the rest are compared" in errors
 
 
 def test_of_photos_with_one_name_copies_are_left_out(place: Path, tmp_path: Path) -> None:

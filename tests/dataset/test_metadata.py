@@ -6,7 +6,13 @@ import pytest
 from helpers import CODES, ROOT, metadata_of
 
 from lesions.common.errors import LesionsError
-from lesions.dataset.metadata import join_groups, pairs_in, read_metadata, read_pairs
+from lesions.dataset.metadata import (
+    ids_to_leave_out,
+    join_groups,
+    pairs_in,
+    read_metadata,
+    read_pairs,
+)
 
 
 @pytest.fixture
@@ -247,3 +253,18 @@ def test_pairs_need_their_columns(tmp_path: Path) -> None:
     file.write_text("first,second\na,b\n")
     with pytest.raises(LesionsError, match="lacks the column image_id, same_lesion_as"):
         read_pairs(file)
+
+
+def test_a_list_of_photos_to_leave_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.DataFrame({"image_id": ["a", "b", "c"]})
+    file = tmp_path / "doubtful.csv"
+    file.write_text("image_id,why\n b ,blurred\nx,elsewhere\n")
+    assert ids_to_leave_out(table, file) == {"b"}
+    assert "1 of the 2 photos to leave out are here" in capsys.readouterr().out
+    assert ids_to_leave_out(table, ROOT / "datasets/leave_out.csv") == set()
+    assert capsys.readouterr().out == ""
+    file.write_text("photo\nb\n")
+    with pytest.raises(LesionsError, match="lacks the column image_id"):
+        ids_to_leave_out(table, file)
+    with pytest.raises(LesionsError, match=r"leave_out: .*no\.csv: not found"):
+        ids_to_leave_out(table, tmp_path / "no.csv")

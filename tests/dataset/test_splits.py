@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from lesions.common.errors import LesionsError
 from lesions.common.params import Holdout
 from lesions.dataset.metadata import join_groups, read_pairs
-from lesions.dataset.splits import SUBSETS, absent_classes, find_leak, prove, split, summary
+from lesions.dataset.splits import (
+    SUBSETS,
+    absent_classes,
+    find_leak,
+    leave_out,
+    prove,
+    split,
+    summary,
+)
 
 lesion_sizes = st.lists(st.integers(1, 4), min_size=0, max_size=30).map(lambda more: [1] * 8 + more)
 tables = st.fixed_dictionaries(dict.fromkeys(CODES, lesion_sizes)).map(metadata_of)
@@ -191,3 +199,18 @@ def test_a_class_without_training_photos_is_refused() -> None:
     table["split"] = ["train", "val", "test"] * 3 + ["val", "test", "test"] * 3
     with pytest.raises(LesionsError, match="no photo of mel is left for training"):
         split(table, CODES, 0.1, 0.1, "given", 0)
+
+
+def test_photos_that_are_left_out_move_no_other() -> None:
+    table = metadata_of(dict.fromkeys(CODES, [1] * 20))
+    subsets = split(table, CODES, 0.1, 0.1, "once-photographed", 0)
+    ids = {subsets[name]["image_id"].iloc[0] for name in SUBSETS}
+    kept = leave_out(subsets, ids)
+    for name in SUBSETS:
+        assert list(kept[name]["image_id"]) == list(subsets[name]["image_id"][1:])
+        assert list(kept[name].index) == list(range(len(kept[name])))
+    with pytest.raises(LesionsError, match=r"no photo is left for val\. Change .* or leave_out"):
+        leave_out(subsets, set(subsets["val"]["image_id"]))
+    melanomas = subsets["train"]["dx"] == "mel"
+    with pytest.raises(LesionsError, match="no photo of mel is left for training"):
+        leave_out(subsets, set(subsets["train"]["image_id"][melanomas]))

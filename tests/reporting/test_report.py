@@ -21,14 +21,17 @@ from helpers import (
     network_of,
     serious_findings,
 )
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
+from lesions.dataset.metadata import read_table
 from lesions.evaluation.tables import TABLES
 from lesions.networks import model_file
 from lesions.reporting import results
 from lesions.reporting.results import read_results
+from lesions.scoring.guards import MIN_CASES
+from lesions.serving.answers import read_evidence
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,8 +69,22 @@ def test_the_page_opens_alone_and_fits(
     assert messages == []
     assert [url for url in requests if not url.startswith(("data:", "file:"))] == []
     images = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
-    assert len(images) >= 14
+    assert len(images) == 3
     assert all(images)
+    # Each plot is there once, in the colours of the scheme, and not wider than its frame.
+    wide, narrow = (
+        page.locator(f"figure {kind} > svg:visible") for kind in (".only-wide", ".narrow")
+    )
+    shown, other = (narrow, wide) if width == 390 else (wide, narrow)
+    assert shown.count() >= 12
+    assert other.count() == 0
+    label = shown.first.locator("text").first
+    ink = {"light": "rgb(28, 28, 28)", "dark": "rgb(236, 236, 234)"}[scheme]
+    assert label.evaluate("text => getComputedStyle(text).fill") == ink
+    fits = "svg => svg.getBoundingClientRect().width <= svg.closest('figure').clientWidth"
+    assert shown.evaluate_all(f"svgs => svgs.every({fits})")
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
+    assert len(ids) == len(set(ids))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(250, 250, 248)", "dark": "rgb(22, 22, 22)"}[scheme]
@@ -82,6 +99,8 @@ def test_the_page_has_the_results(browser: Browser, page_file: Path) -> None:
     for words in (
         "Synthetic pictures, not photos",
         "On these 9 test photos",
+        "models, evaluation and parameters belong together",
+        "trained on 81 photos, chosen and calibrated on 9, tested here on 9",
         "balanced accuracy",
         "exact McNemar test",
         "image_size: 32",
@@ -125,6 +144,7 @@ def test_the_json_beside_it_has_every_number_of_the_tables(
         str(round(row["sensitivity"] * row["photos"])) for row in results["test"]["per_class"]
     )
     known.update(str(row["photos"]) for row in results["test"]["confusion"])
+    known.add(str(MIN_CASES))
     page = browser.new_page()
     page.goto(page_file.as_uri())
     shown = {
@@ -137,26 +157,73 @@ def test_the_json_beside_it_has_every_number_of_the_tables(
     assert shown - known == set()
 
 
-def test_the_page_of_mistakes_shows_each_wrong_photo_and_filters_them(
-    browser: Browser, page_file: Path
+def test_the_browser_shows_every_photo_and_its_filters_are_in_the_address(
+    browser: Browser, page_file: Path, tmp_path: Path
 ) -> None:
-    project = page_file.parent.parent
-    plots = project / "plots"
-    tables = [pd.read_csv(plots / name / "predictions.csv") for name in ("resnet50", "mobilenetv2")]
-    wrong = pd.concat([table[table["actual"] != table["predicted"]] for table in tables])
+    plots = page_file.parent.parent / "plots"
+    tables = {
+        name: pd.read_csv(plots / name / "predictions.csv") for name in ("resnet50", "mobilenetv2")
+    }
+    wrong = {name: table["actual"] != table["predicted"] for name, table in tables.items()}
     page = browser.new_page(viewport={"width": 390, "height": 900})
-    page.goto(page_file.with_name("mistakes.html").as_uri())
-    assert page.locator("li").count() == len(wrong)
-    assert page.locator("li img").count() == 5 * len(wrong)
+    page.goto(page_file.with_name("photos.html").as_uri())
+    assert page.locator("li").count() == 9
+    assert page.locator("li figure img").count() == 3 * 9
+    assert page.locator("li tbody tr").count() == 2 * 9
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert serious_findings(page) == []
-    page.select_option("select[name=actual]", "mel")
-    assert page.locator("li:visible").count() == (wrong["actual"] == "mel").sum()
-    page.select_option("select[name=model]", "ResNet50")
-    chosen = tables[0][(tables[0]["actual"] == "mel") & (tables[0]["predicted"] != "mel")]
-    assert page.locator("li:visible").count() == len(chosen)
-    assert f"{len(chosen)} of {len(wrong)}" in page.inner_text("#count")
+    # What needs a look comes first.
+    some = int((wrong["resnet50"] | wrong["mobilenetv2"]).sum())
+    assert f"Of 9 test photos, {some} need a look" in page.inner_text("main")
+    assert page.locator("li .wrong").first.is_visible()
+    page.select_option("select[name=show]", "wrong-in-all")
+    both = int((wrong["resnet50"] & wrong["mobilenetv2"]).sum())
+    assert page.locator("li:visible").count() == both
+    assert f"{both} of 9" in page.inner_text("#count")
+    # The address leads back to the same view.
+    assert page.url.endswith("#show=wrong-in-all")
+    page.goto("about:blank")
+    page.go_back()
+    assert page.locator("li:visible").count() == both
+    page.select_option("select[name=show]", "")
+    page.select_option("select[name=model]", "resnet50")
+    page.select_option("select[name=actual]", "nv")
+    page.select_option("select[name=predicted]", "nv")
+    one = tables["resnet50"]
+    assert (
+        page.locator("li:visible").count()
+        == ((one["actual"] == "nv") & (one["predicted"] == "nv")).sum()
+    )
+    page.get_by_role("button", name="Show all").click()
+    expect(page.locator("li:visible")).to_have_count(9)
+    # Doubted labels become a file.
+    ids = [str(page.locator("li").nth(number).get_attribute("id")) for number in (1, 4)]
+    for number in (1, 4):
+        page.locator("li").nth(number).locator(".doubt").check()
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "leave_out.csv")
+    assert read_table(tmp_path / "leave_out.csv", "image_id")["image_id"].tolist() == sorted(ids)
     page.close()
+
+
+def test_every_link_of_the_report_leads_to_as_many_photos_as_it_says(
+    browser: Browser, page_file: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(page_file.as_uri())
+    links = page.locator("a[href^='photos.html#']").evaluate_all(
+        "links => links.map(link => [link.getAttribute('href'), link.textContent])"
+    )
+    confusion = [(href, int(text)) for href, text in links if text.isdigit()]
+    assert sum(count for _, count in confusion) == 2 * 9
+    view = browser.new_page()
+    for href, count in confusion:
+        view.goto(page_file.parent.as_uri() + "/" + href)
+        view.reload()  # an address that differs behind the # alone is not loaded again
+        assert view.locator("li:visible").count() == count, href
+    page.close()
+    view.close()
 
 
 def test_results_of_other_models_are_refused(
@@ -215,19 +282,17 @@ def test_results_of_several_runs_are_refused(
 def test_the_demo_quotes_the_last_run_and_no_other_models(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = pytest.importorskip("lesions.serving.demo", reason="the extra `demo` is not installed")
     git(project, "checkout", "--quiet", ".")
     dvc(project, "checkout", "--force")
     monkeypatch.chdir(project)
     paths = [Path(f"models/{name}.safetensors") for name in ("resnet50", "mobilenetv2")]
     titles = ["ResNet50", "MobileNetV2"]
-    first, second, verdict = demo.evidence(paths, titles, DATASET)
+    found = read_evidence(paths, titles, DATASET)
+    first, second, verdict = found.sentences
     metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
     accuracy = metrics["ResNet50", "accuracy"]
     assert first.startswith(f"ResNet50, on 9 test photos: accuracy {accuracy:.3f}, balanced")
     assert second.startswith("MobileNetV2, on 9 test photos: accuracy")
     assert verdict.startswith("On these 9 test photos")
-    assert (
-        demo.evidence([path.absolute() for path in paths], ["ResNet50", "MobileNetV2"], DATASET)
-        == []
-    )
+    assert found.examples == {}  # synthetic ones are drawn
+    assert read_evidence([path.absolute() for path in paths], titles, DATASET).sentences == []

@@ -1,0 +1,154 @@
+"""The demo's answers in words: what a prediction means, and what such ones meant in the test."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lesions.common import layout
+from lesions.common.errors import LesionsError
+from lesions.dataset.description import Description
+from lesions.dataset.metadata import read_table
+from lesions.dataset.photos import image_id_of
+from lesions.reporting.render import interval, number
+from lesions.reporting.results import Row, read_results
+from lesions.scoring.fitted import Fitted
+from lesions.scoring.guards import MIN_CASES
+from lesions.scoring.operating_points import OperatingPoint
+from lesions.serving.predictor import Prediction
+
+SENSITIVITY = 0.90  # of the thresholds by which the page refers
+EXAMPLES = 8  # test photos on the page, at most, one per class
+
+
+class Evidence(NamedTuple):
+    """What the last run's test set says about the models; empty for models of other runs."""
+
+    sentences: list[str]  # how good each model is, and how they compare
+    referrals: dict[tuple[str, str], Row]  # of each model and group, at its threshold
+    examples: dict[str, Path]  # of each class, a test photo; none of the synthetic sample
+
+
+def read_evidence(paths: list[Path], titles: list[str], dataset: Description) -> Evidence:
+    """Read the results of the last run, if the models are its own: those in models/ here."""
+    names = [path.stem for path in paths]
+    nothing = Evidence([], {}, {})
+    if paths != [layout.model_file(name) for name in names]:
+        return nothing
+    try:
+        results = read_results(names, [], dataset)
+        test = read_table(layout.TEST_TABLE, "image_id", "dx")
+    except LesionsError:  # never evaluated, or with other models
+        return nothing
+    metrics = results.test.of("metrics", "model", "metric")
+
+    def value(title: str, name: str) -> str:
+        row = metrics[title][name]
+        known = f" (95 % interval {interval(row)})" if row["low"] is not None else ""
+        return f"{row['title']} {number(row['value'])}{known}"
+
+    sentences = [
+        f"{title}, on {results.test.photos:,} test photos: {value(title, 'accuracy')}, "
+        f"{value(title, 'balanced_accuracy')}."
+        for title in titles
+    ]
+    points = [
+        row
+        for row in results.test.operating_points
+        if row["aim"] == SENSITIVITY and not row["assured"]
+    ]
+    return Evidence(
+        [*sentences, *results.verdicts],
+        {(row["model"], row["group"]): row for row in points},
+        {}
+        if results.synthetic
+        else _examples(dict(zip(test["image_id"], test["dx"], strict=True))),
+    )
+
+
+def _examples(diagnoses: dict[str, str]) -> dict[str, Path]:
+    """Find the first test photo of each class that is still in data/raw."""
+    found: dict[str, Path] = {}
+    for path in sorted(layout.RAW_IMAGES.glob("*")):
+        dx = diagnoses.get(image_id_of(path))
+        if dx is not None and dx not in found:
+            found[dx] = path
+    return dict(sorted(found.items())[:EXAMPLES])
+
+
+def percent(share: float) -> str:
+    """Write a probability in percent, without claiming certainty.
+
+    >>> percent(0.284), percent(0.999), percent(0.001)
+    ('28 %', 'over 99 %', 'under 1 %')
+    """
+    if share > 0.99:
+        return "over 99 %"
+    return "under 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
+
+
+def points_of(fitted: Fitted) -> list[OperatingPoint]:
+    """List the thresholds by which the page refers, one per group that has one."""
+    return [
+        point
+        for point in fitted.operating_points
+        if point.sensitivity == SENSITIVITY and not point.assured
+    ]
+
+
+def answer(prediction: Prediction, fitted: Fitted, dataset: Description) -> str:
+    """Say in words whether a model refers a photo, and what it thinks most probable."""
+    points = points_of(fitted)
+    reached = [point for point in points if prediction.reaches(point)]
+    aim = f"finds {SENSITIVITY:.0%} in validation".replace("%", " %")
+    if reached:
+        parts = [
+            f"{point.group} {percent(prediction.scores[point.group])}, above the limit of "
+            f"{percent(point.threshold)}"
+            for point in reached
+        ]
+        first = f"Refer: {'; '.join(parts)}, which {aim}."
+    elif points:
+        parts = [
+            f"{point.group} {percent(prediction.scores[point.group])} (limit "
+            f"{percent(point.threshold)})"
+            for point in points
+        ]
+        first = f"Below the limit, which {aim}: {'; '.join(parts)}."
+    elif fitted.cases:
+        few = " and ".join(f"{n} of {group}" for group, n in fitted.cases.items())
+        first = f"No limit for referral: of {MIN_CASES} cases needed, validation had {few}."
+    else:
+        first = ""
+    best = int(prediction.probabilities.argmax())
+    words = dataset.meaning[dataset.classes[best]]
+    second = f"Most probable: {words}, {percent(prediction.probabilities[best])}."
+    if prediction.predicted != best:
+        chosen = dataset.classes[prediction.predicted]
+        second += (
+            f" Predicted by the decision `balanced`: {dataset.meaning[chosen]}, "
+            f"{percent(prediction.probabilities[prediction.predicted])}."
+        )
+    return f"{first} {second}".strip()
+
+
+def tested(row: dict[str, Any], refers: bool) -> str:
+    """Say what such a referral, or none, meant in the test set.
+
+    Args:
+        row: of operating_points.csv.
+        refers: whether the photo reaches the threshold.
+
+    >>> row = {"group": "melanoma", "found": 38, "cases": 42, "false_alarms": 121, "others": 959}
+    >>> tested(row, True)
+    'Of the 159 test photos above this limit for melanoma, 38 were melanoma.'
+    >>> tested(row, False)
+    'Of the 842 test photos below the limit for melanoma, 4 were melanoma.'
+    """
+    group = row["group"]
+    if refers:
+        return (
+            f"Of the {row['found'] + row['false_alarms']:,} test photos above this limit for "
+            f"{group}, {row['found']:,} were {group}."
+        )
+    missed = row["cases"] - row["found"]
+    below = row["others"] - row["false_alarms"] + missed
+    return f"Of the {below:,} test photos below the limit for {group}, {missed:,} were {group}."
