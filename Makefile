@@ -70,8 +70,9 @@ verify: setup  ## run the pipeline in every way that DVC has, and compare all by
 seeds: setup  ## run the pipeline with three seeds: how much the seed and the test photos change the results
 	python -m studies.seeds
 
-pitfalls: setup  ## measure what common mistakes report, on the synthetic sample
-	python -m studies.pitfalls -S image_size=64 -S epochs=4
+pitfalls: setup  ## measure what a split by photo reports too high, on the photos of data/ (a minute)
+	dvc repro split
+	python -m studies.pitfalls
 
 shortcut: setup  ## plant a shortcut in the synthetic sample, and see what the network learns
 	python -m studies.shortcut -S image_size=128 -S epochs=20

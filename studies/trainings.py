@@ -1,4 +1,4 @@
-"""Trainings of one network with other parameters, outside DVC: for pitfalls and shortcut."""
+"""Trainings of one network with other parameters, outside DVC, for `shortcut`."""
 
 import hashlib
 import os

@@ -2,12 +2,14 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
-from helpers import ROOT, random_predictions
+from helpers import ROOT, metadata_of, random_predictions
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
+from lesions.common.types import Features, Labels
 from lesions.evaluation.predictions import as_table
 from lesions.evaluation.tables import bootstrap, point_estimates
 from studies import pitfalls, seeds, shortcut, trainings
@@ -82,44 +84,64 @@ def test_each_cause_of_luck_is_counted_once() -> None:
     assert found["data"] == pytest.approx(expected["data"], rel=0.3)
 
 
-def test_a_pitfall_is_the_mean_over_seeds_and_paired_where_the_photos_are() -> None:
-    first, second = random_predictions(seed=0), random_predictions(seed=1)
-    same = pitfalls.compare([pitfalls.Pitfall("m", first, first, True)])
-    assert same["metric"].tolist()[:2] == ["accuracy", "balanced accuracy"]
-    assert not same["difference"].any()
-    assert same[["low", "high"]].isna().all(axis=None)
-    # Unpaired, the same predictions differ by chance.
-    apart = pitfalls.compare([pitfalls.Pitfall("m", first, first, False)])
-    assert (apart["low"] < -0.01).all()
-    assert (apart["high"] > 0.01).all()
-    both = pitfalls.compare([pitfalls.Pitfall("m", one, first, True) for one in (first, second)])
-    alone = pitfalls.compare([pitfalls.Pitfall("m", second, first, True)])
-    np.testing.assert_allclose(both["difference"], alone["difference"] / 2, atol=1e-4)
-    assert f"| m | accuracy | {alone['reported'][0]:.3f} |" in pitfalls.as_text(alone)
+def made_up(lesions: int, views: int) -> tuple[Features, Labels, npt.NDArray[np.str_]]:
+    """Make features that tell lesions apart well, and classes badly; half have one photo."""
+    rng = np.random.default_rng(0)
+    counts = np.where(np.arange(lesions) % 2, views, 1)
+    of_photo = np.repeat(np.arange(lesions), counts)
+    classes = rng.integers(0, 3, lesions)
+    centres = rng.normal(size=(lesions, 16)) + 1.5 * np.eye(3, 16)[classes]
+    features = centres[of_photo] + 0.3 * rng.normal(size=(len(of_photo), 16))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features.astype(np.float32), classes[of_photo], of_photo.astype(str)
+
+
+def test_a_leak_is_seen_where_lesions_have_several_photos_and_nowhere_else() -> None:
+    leaks, shared = pitfalls.measure(*made_up(300, 3), 3, seed=0)
+    whole, once, several = leaks
+    assert (whole.part, once.part) == ("all", "lesions with one photo")
+    assert once.photos + several.photos == whole.photos == 600
+    assert several.low > 0.1
+    assert whole.low > 0.05
+    assert once.low < 0  # no gain
+    assert 0.5 < shared < 0.75  # three quarters of the photos have another of their lesion
+    again, _ = pitfalls.measure(*made_up(300, 3), 3, seed=0)
+    assert again == leaks
+    text = pitfalls.as_text(leaks, "lesion")
+    difference = several.leaking - several.honest
+    assert f"| lesions with several | 450 | {several.leaking:.3f} |" in text
+    assert f"| {difference:.3f} ({several.low:.3f} to {several.high:.3f}) |" in text
+
+
+def test_without_several_photos_there_is_nothing_to_leak() -> None:
+    features, labels, groups = made_up(200, 1)
+    leaks, shared = pitfalls.measure(features, labels, groups, 3, seed=1)
+    assert [leak.part for leak in leaks] == ["all", "lesions with one photo"]
+    assert shared == 0
+    with pytest.raises(LesionsError, match="a class has 2 lesions; 5 are needed"):
+        pitfalls.measure(features[:6], np.repeat([0, 1, 2], 2), groups[:6], 3, seed=1)
+
+
+def test_a_common_class_is_thinned_by_whole_lesions() -> None:
+    table = metadata_of({"nv": [3] * 40, "mel": [2] * 5})
+    chosen = pitfalls.choose(table, 30, seed=0)
+    sizes = chosen["lesion_id"].value_counts()
+    assert sizes.equals(table["lesion_id"].value_counts()[sizes.index])
+    assert (chosen["dx"] == "mel").sum() == 10
+    assert 30 <= (chosen["dx"] == "nv").sum() <= 33
+    assert set(chosen["image_id"]) != set(pitfalls.choose(table, 30, seed=1)["image_id"])
 
 
 @pytest.mark.slow
-def test_pitfalls_on_the_sample_are_trained_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.xdist_group("project")
+def test_the_leak_of_the_sample_is_measured_in_its_folder(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = ["image_size=32", "epochs=1", "device=cpu", "precision=fp32"]
-    pitfalls.main(changes, "mobilenetv2", 1, tmp_path)
-    output = capfd.readouterr().out
-    assert "LEAKING: " in output
-    assert output.count("| lesions in training and test |") == 4
-    assert len(pd.read_csv(tmp_path / "pitfalls.csv")) == 12
-    assert (tmp_path / "pitfalls.png").stat().st_size > 10_000
-    assert output.count("resize: 99 photos") == 1
-    assert "too few to compare" in output
-    pitfalls.main(changes, "mobilenetv2", 1, tmp_path)
-    assert "epoch 1/1" not in capfd.readouterr().err
-
-
-def test_known_photos_are_in_both_test_sets_and_their_lesion_in_training() -> None:
-    predictions = random_predictions()  # P0 of the lesion L0, and so on
-    leaked = predictions.subset(np.arange(300) < 20)
-    true = predictions.subset(np.arange(300) >= 10)
-    assert pitfalls.known_photos(leaked, true, {"L5", "L12", "L15", "L30"}) == {"P12", "P15"}
+    monkeypatch.chdir(project)
+    pitfalls.main("mobilenetv2", 0, 1200)
+    output = capsys.readouterr().out
+    assert "99 photos of 84 lesions; features of MobileNetV2 before training" in output
+    assert "| lesions with several |" in output
 
 
 def test_parameters_of_studies_are_read_as_dvc_does(tmp_path: Path) -> None:
