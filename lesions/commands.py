@@ -33,7 +33,7 @@ from lesions.dataset.description import Description, load_description
 from lesions.dataset.metadata import read_pairs, read_table
 from lesions.scoring.guards import MIN_CASES
 from lesions.serving.arguments import find_model, find_photos
-from lesions.serving.outputs import check_output, heatmap_files, write_heatmap
+from lesions.serving.outputs import check_heatmaps, check_output, heatmap_files, write_heatmap
 
 if TYPE_CHECKING:
     from lesions.scoring.operating_points import OperatingPoint
@@ -96,6 +96,8 @@ def predict(
     from lesions.serving.predictor import Predictor
 
     predictor = Predictor(path, "auto", *rule(decision, views))
+    if heatmaps:
+        check_heatmaps(predictor)
     dataset = predictor.classifier.card.dataset
     point = None if sensitivity is None else find_point(predictor, group, sensitivity)
     refer = ["refer"] if point else []
@@ -225,21 +227,26 @@ def _nested(row: dict[str, Any], dataset: Description) -> dict[str, Any]:
 
 def _header(dataset: Description, refer: bool) -> str:
     """Name the columns of the lines that follow."""
-    width = max(map(len, dataset.classes)) + 7
-    names = [name.ljust(width) for name in ("predicted", "second", "third")[: len(dataset.classes)]]
-    names += [*dataset.sums, *(["refer"] if refer else []), "flags", "photo"]
-    return "  ".join(names)
+    names = [*("predicted", "next", "next")[: len(dataset.classes)]]
+    names = [name.ljust(_width(dataset)) for name in names]
+    names += [group.ljust(5) for group in dataset.sums]
+    return "  ".join([*names, *(["refer"] if refer else []), "flags", "photo"])
+
+
+def _width(dataset: Description) -> int:
+    """Compute the width of a class and its probability."""
+    return max(len("predicted"), max(map(len, dataset.classes)) + 7)
 
 
 def _as_line(row: dict[str, Any], dataset: Description) -> str:
-    """Lay out a row under `_header`: the three most probable classes, groups, flags, the file.
+    """Lay out a row under `_header`: predicted class, the next two, groups, flags, the file.
 
     The predicted class comes first, even if the decision `balanced` prefers a less probable one.
     """
-    width = max(map(len, dataset.classes)) + 1
+    longest = max(map(len, dataset.classes))
     others = [code for code in dataset.classes if code != row["predicted"]]
     best = [row["predicted"], *sorted(others, key=lambda code: -row[code])][:3]
-    parts = [f"{code:{width}} {row[code]:.3f}".ljust(max(width + 6, 9)) for code in best]
+    parts = [f"{code:{longest}}  {row[code]:.3f}".ljust(_width(dataset)) for code in best]
     parts += [f"{row[group]:.3f}".ljust(len(group)) for group in dataset.sums]
     parts += [("refer" if row["refer"] else "-").ljust(5)] if "refer" in row else []
     flags = "".join(flag[0].upper() for flag in FLAGS if row[flag])
@@ -516,7 +523,7 @@ def report() -> None:
     dataset = load_description(params.dataset)
     models = list(params.networks)
     results = read_results(models, list(params.external_tests), dataset)
-    views = results.parameters["views"]
+    views = results.parameters.get("views", 1)
     cases = list_cases(
         dataset,
         {name: read_card(layout.model_file(name)) for name in models},
@@ -547,6 +554,7 @@ def report() -> None:
         read_table(layout.TRAIN_TABLE, "image_id", "lesion_id", "dx"),
         cases,
         views,
+        list(read_table(Path(params.leave_out), "image_id")["image_id"]),
     )
     write_text(layout.PAGES / "photos.html", browser)
     print(layout.PAGES / "photos.html")

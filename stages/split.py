@@ -28,7 +28,7 @@ def main() -> None:
     subsets = leave_out(subsets, ids)
     given = params.holdout == "given"
     shares = {} if given else {"val": params.val_share, "test": params.test_share}
-    findings = audit.audit(metadata, classes, identical, subsets, shares)
+    findings = audit.audit(metadata, classes, identical, subsets, shares, ids)
     with atomic_write(layout.SPLIT, folder=True) as folder:
         for name, rows in subsets.items():
             write_csv(folder / f"{name}.csv", rows)

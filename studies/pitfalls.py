@@ -1,6 +1,6 @@
 """The leak, measured in seconds: what a split by photo reports, and a split by lesion.
 
-    dvc exp run -S source=FOLDER -S image_size=128 split     # or for the synthetic sample: dvc repro
+    dvc exp run -S source=FOLDER -S image_size=128 split
     python -m studies.pitfalls
 
 Nothing is trained. Each photo gets the class of its nearest neighbour, by the features of a network
@@ -13,7 +13,6 @@ A nearest neighbour gains more from a leak than a network does that is trained: 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from lesions.common.params import Params, load_params
 from lesions.common.progress import progress
 from lesions.common.types import Bools, Features, Floats, Labels, Pixels
 from lesions.dataset.description import load_description
-from lesions.dataset.metadata import group_word, groups_of, join_groups, read_metadata, read_pairs
+from lesions.dataset.metadata import group_word, groups_of, read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.networks import architectures, hardware
 from lesions.networks.augmentation import to_float
@@ -64,10 +63,11 @@ def main(
     """Predict the photos of data/ by their nearest neighbours, under both splits."""
     params = load_params()
     dataset = load_description(params.dataset)
-    metadata = read_metadata(layout.RAW_TABLE, dataset.classes)
-    table = join_groups(metadata, read_pairs(Path(params.same_lesion)))
+    # The photos of the split, with the lesions that it has joined.
+    subsets = (layout.TRAIN_TABLE, layout.VAL_TABLE, layout.TEST_TABLE)
+    table = pd.concat([read_table(path, "image_id", "lesion_id", "dx") for path in subsets])
+    table = choose(table.reset_index(drop=True), most, seed)
     photos = PhotoArray(layout.RESIZED)
-    table = choose(table, most, seed)
     groups = groups_of(table).to_numpy(dtype=str)
     labels = dataset.labels_of(table["dx"])
     features = embed(photos.images, photos.rows(table["image_id"]), params, model)

@@ -1,7 +1,7 @@
 """The audit: what in the metadata or the photos deserves a look before training."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -10,6 +10,7 @@ from lesions.dataset.photos import PhotoArray
 from lesions.dataset.splits import absent_classes
 
 COLUMNS = ("finding", "lesion_id", "image_id", "detail")
+LEFT_OUT = "left out"
 USUAL_PHOTOS = 6  # of one lesion; more are rare
 FEW_GROUPS = 10  # fewer of a class give no metric with an interval
 AGE_RANGE = 10  # years between photos of one lesion; tables round ages to 5
@@ -40,6 +41,7 @@ def audit(
     identical: list[tuple[str, str]],
     subsets: Mapping[str, pd.DataFrame],
     shares: Mapping[str, float],
+    left_out: Iterable[str] = (),
 ) -> pd.DataFrame:
     """List what deserves a look.
 
@@ -49,6 +51,7 @@ def audit(
         identical: from `identical_photos`.
         subsets: from `split`.
         shares: of all photos, that each subset was to have; empty if the subsets were given.
+        left_out: image_ids of photos that are in no subset.
 
     Returns:
         One row per finding: the columns in COLUMNS; empty text where one does not apply.
@@ -56,6 +59,7 @@ def audit(
     found: list[tuple[str, str, str, str]] = []
     groups, word = groups_of(table), group_column(table).removesuffix("_id")
     group_of = groups.set_axis(table["image_id"])
+    found += [(LEFT_OUT, group_of[name], name, "named by leave_out") for name in sorted(left_out)]
     for first, second in identical:
         same = group_of[first] == group_of[second]
         detail = f"same pixels as {second} of {f'the same {word}' if same else group_of[second]}"

@@ -237,18 +237,16 @@ def group_calibration_table(evaluated: Evaluated) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "measure", "title", "value", "low", "high"])
 
 
-def verified(evaluated: Evaluated) -> Evaluated | None:
+def verified(predictions: Predictions) -> Predictions | None:
     """Take the test photos whose class was confirmed by histology.
 
     Returns:
         None if that is not known, if all were, or if too few lesions were.
     """
-    predictions = evaluated.predictions
     chosen = by_histology(predictions.photos)
     if chosen is None or chosen.all() or not enough_cases(predictions.groups, chosen):
         return None
-    subset = predictions.subset(chosen)
-    return Evaluated(subset, evaluated.fitted, bootstrap(subset))
+    return predictions.subset(chosen)
 
 
 def verified_table(evaluated: Evaluated) -> pd.DataFrame:
@@ -257,16 +255,18 @@ def verified_table(evaluated: Evaluated) -> pd.DataFrame:
     The diagnosis of the others was seen, not proven, and they are easier: nobody takes a sample of
     a lesion that is plainly harmless.
     """
-    one = verified(evaluated)
-    table = metric_table(evaluated)[:0] if one is None else metric_table(one)
-    return table.assign(photos=0 if one is None else len(one.predictions.labels))
+    subset = verified(evaluated.predictions)
+    if subset is None:
+        return metric_table(evaluated)[:0].assign(photos=0)
+    table = metric_table(Evaluated(subset, evaluated.fitted, bootstrap(subset)))
+    return table.assign(photos=len(subset.labels))
 
 
 def verified_operating_points(evaluated: Evaluated) -> pd.DataFrame:
     """Score the thresholds on the photos confirmed by histology alone."""
-    one = verified(evaluated)
-    points = () if one is None else one.fitted.operating_points
-    return operating_point_table((one or evaluated).predictions, points)
+    subset = verified(evaluated.predictions)
+    points = () if subset is None else evaluated.fitted.operating_points
+    return operating_point_table(subset or evaluated.predictions, points)
 
 
 def calibration_table(evaluated: Evaluated) -> pd.DataFrame:

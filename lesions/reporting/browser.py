@@ -19,12 +19,12 @@ from lesions.networks.batches import PhotoLoader
 from lesions.networks.inference import BATCH_SIZE, run_inference
 from lesions.networks.model_file import TrainedModel
 from lesions.reporting.cases import (
-    MAX_CASES,
     SENSITIVITY,
     Case,
     Judged,
     can_find_suspects,
     groups_with_thresholds,
+    on_page,
 )
 from lesions.reporting.heatmaps import contours, grad_cam
 from lesions.reporting.render import environment, image_uri
@@ -62,8 +62,9 @@ def build_browser(
     train: pd.DataFrame,
     cases: Sequence[Case],
     views: int,
+    left_out: Sequence[str],
 ) -> str:
-    """Fill templates/photos.html with the cases that need a look, and others up to MAX_CASES.
+    """Fill templates/photos.html with the cases of `on_page`.
 
     Args:
         models: by name.
@@ -74,9 +75,9 @@ def build_browser(
         train: the table of the training photos.
         cases: all test photos, from `list_cases`.
         views: as in params.yaml of the run.
+        left_out: image_ids that `leave_out` names already.
     """
-    needed = sum(case.needs_a_look for case in cases)
-    shown = list(cases[: max(needed, MAX_CASES)])
+    shown = on_page(cases)
     cards = [model.classifier.card for model in models.values()]
     titles = {name: model.classifier.card.network.title for name, model in models.items()}
     pages = environment(autoescape=True)
@@ -87,9 +88,10 @@ def build_browser(
         guide=titles[guide],
         synthetic=any(card.recipe.synthetic for card in cards),
         test_photos=len(cases),
-        needed=needed,
+        needed=sum(case.needs_a_look for case in cases),
         sensitivity=SENSITIVITY,
         can_find_suspects=can_find_suspects(),
+        left_out=sorted(left_out),
         dataset=dataset,
         groups=groups_with_thresholds(dataset, cards, views),
         traits=sorted({f"{k}: {v}" for case in shown for k, v in case.traits.items()}),

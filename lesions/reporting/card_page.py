@@ -81,7 +81,7 @@ def _front_matter(card: ModelCard, evaluation: Evaluation, model: str) -> dict[s
 
 
 def code_version() -> str:
-    """Name the last commit that changed the code: the same in every clone, whatever comes later."""
+    """Name the last commit that changed the code: the same in every full clone."""
     code = ("lesions", "stages")
     try:
         commit, _, date = (

@@ -1,7 +1,7 @@
 """The cases: every test photo with what each model makes of it, for counts and for the browser."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,9 +46,9 @@ class Case(NamedTuple):
 
     @property
     def needs_a_look(self) -> bool:
-        """Whether a model is wrong or misses it, or its label is suspect."""
-        missed = any(one.missed for one in self.judged.values())
-        return bool(self.wrong) or missed or self.suspect
+        """Whether a model is wrong, misses it or raises a false alarm, or its label is suspect."""
+        at_threshold = any(one.missed or one.false_alarms for one in self.judged.values())
+        return bool(self.wrong) or at_threshold or self.suspect
 
     @property
     def confidence_of_mistake(self) -> float:
@@ -74,7 +74,8 @@ def list_cases(
         views: as in params.yaml of the run.
 
     Returns:
-        Those that need a look first, the most confident mistakes before the others.
+        Those that need a look first, the most confident mistakes before the others; then those
+        that are the least certain.
     """
     test = test.set_index("image_id", drop=False)
     actual = test["dx"].to_numpy(dtype=str)
@@ -106,6 +107,17 @@ def list_cases(
             min(one.probabilities[case.actual] for one in case.judged.values()),
         ),
     )
+
+
+def on_page(cases: Sequence[Case]) -> list[Case]:
+    """Choose the cases of the photo browser: all that need a look, and others up to MAX_CASES."""
+    needed = sum(case.needs_a_look for case in cases)
+    return list(cases[: max(needed, MAX_CASES)])
+
+
+def is_complete(cases: Sequence[Case]) -> bool:
+    """Say whether the photo browser has all test photos."""
+    return len(on_page(cases)) == len(cases)
 
 
 def _judge(

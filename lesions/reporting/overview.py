@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from lesions.common.names import count_of
 from lesions.reporting.cases import SENSITIVITY, Case
 from lesions.reporting.render import interval, number
 from lesions.reporting.results import Results, Row, TestSet
@@ -161,6 +162,9 @@ def short_verdicts(results: Results) -> list[str]:
             if won:
                 things = ", ".join(dict.fromkeys(won))
                 parts.append(f"{better} is better than {other} in {things}")
+        if all(row["low"] is None for row in rows):
+            sentences.append(f"{first} and {second} differ on too few photos to be compared.")
+            continue
         if not parts:
             parts.append(f"{first} and {second}: neither is shown to be better")
         sentences.append(f"{'; '.join(parts)} ({len(rows)} comparisons, corrected for that).")
@@ -207,21 +211,20 @@ def next_steps(results: Results, cases: Sequence[Case]) -> list[Step]:
     steps = []
     networks = [model for model in results.models if model["weights"]]
     together = sum(len(case.wrong) == len(networks) for case in cases)
-    words = "wrong in all models" if len(networks) > 1 else "wrong"
+    words, show = ("wrong in all models", "wrong-in-all") if networks[1:] else ("wrong", "wrong")
     if together:
-        steps.append(Step(f"the {together} photos that are {words}", "show=wrong-in-all"))
+        steps.append(Step(f"{count_of(together, 'photo')} {words}", f"show={show}"))
     group = results.dataset.watched or next(iter(results.dataset.groups), None)
     missed = sum(any(group in one.missed for one in case.judged.values()) for case in cases)
     if missed:
-        step = Step(f"the {missed} {group} photos below a threshold", f"show=missed:{group}")
-        steps.append(step)
+        words = f"{count_of(missed, 'photo')} of {group} below a threshold"
+        steps.append(Step(words, f"show=missed:{group}"))
     if suspects := sum(case.suspect for case in cases):
-        steps.append(Step(f"the {suspects} photos with a suspect label", "show=suspect"))
+        steps.append(Step(f"{count_of(suspects, 'suspect label')}", "show=suspect"))
     sure = sum(case.confidence_of_mistake >= 0.9 for case in cases)
     if sure:
-        steps.append(
-            Step(f"the {sure} mistakes of 90 % confidence or more", "show=wrong&confidence=0.9")
-        )
+        words = f"{count_of(sure, 'mistake')} of 90 % confidence or more"
+        steps.append(Step(words, "show=wrong&confidence=0.9"))
     return steps[:3] or [Step("the test photos, one by one", "")]
 
 

@@ -71,7 +71,7 @@ class Plot(NamedTuple):
     wide: str  # SVG
     narrow: str  # SVG, for screens of a phone
     columns: list[str]  # of the table under it
-    rows: list[list[str]]  # every `step`-th row of the plot's data
+    rows: list[tuple[str, ...]]  # every `step`-th row of the plot's data
     step: int
     section: str  # a value of SECTIONS, OTHER, or the name of an external test set
 
@@ -99,7 +99,8 @@ def _draw(name: str, spec: Spec, values: list[dict[str, Any]], section: str) -> 
     columns = [key for key in values[0] if key not in ADDED]
     if "image_id" in columns:  # one row per photo has too much; the plot counts them
         columns, values = ["confidence", "photos", "wrong"], _by_confidence(values)
-    step = -(-len(values) // MAX_ROWS)
+    rows = list(dict.fromkeys(tuple(_short(row[column]) for column in columns) for row in values))
+    step = -(-len(rows) // MAX_ROWS)
     return Plot(
         name,
         title["text"],
@@ -109,7 +110,7 @@ def _draw(name: str, spec: Spec, values: list[dict[str, Any]], section: str) -> 
             vl_convert.vegalite_to_svg(_themed(narrowed(spec))), f"{name}-narrow", title["text"]
         ),
         columns,
-        [[_short(row[column]) for column in columns] for row in values[::step]],
+        rows[::step],
         step,
         section,
     )

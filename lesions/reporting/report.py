@@ -7,7 +7,8 @@ from PIL import Image
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError
-from lesions.reporting.cases import Case
+from lesions.dataset.audit import LEFT_OUT
+from lesions.reporting.cases import Case, is_complete
 from lesions.reporting.overview import (
     next_steps,
     not_above_baseline,
@@ -52,7 +53,7 @@ def build_report(results: Results, cases: Sequence[Case]) -> str:
     """
     test = results.test
     plots = draw_plots([one.name for one in results.external_tests])
-    judged = any(row["accuracy"] is not None for row in test.subgroups)
+    judged = {row["group"] for row in test.subgroups if row["accuracy"] is not None}
     return (
         environment(autoescape=True)
         .get_template("report.html")
@@ -74,7 +75,9 @@ def build_report(results: Results, cases: Sequence[Case]) -> str:
             test_sets=[test, *results.external_tests],
             min_cases=MIN_CASES,
             plots=[plot for plot in plots if plot.section != "subgroups" or judged],
-            has_subgroups=judged,
+            judged_subgroups=len(judged),
+            complete=is_complete(cases),
+            left_out=LEFT_OUT,
             pictures=[(*texts, _as_webp(path)) for *texts, path in PICTURES],
         )
     )

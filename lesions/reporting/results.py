@@ -109,6 +109,9 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
     paths = (layout.TRAIN_TABLE, layout.VAL_TABLE, layout.TEST_TABLE)
     train, val, tested = map(read_csv, paths)
     leaks = (find_leak(train, val, "validation"), find_leak(train, tested, "test"))
+    leaking = [leak.warning for leak in leaks if leak]
+    if chosen := find_leak(val, tested, "test").leaking:
+        leaking.append(f"{chosen} test photos show a {leaks[0].word} that validation photos show.")
     card = next(iter(cards.values()))
     described = [_describe_model(model, card) for model, card in cards.items()]
     if ensemble.TITLE in evaluated:
@@ -121,7 +124,7 @@ def read_results(models: list[str], external_tests: list[str], dataset: Descript
         run=describe_run(),
         changed=changed,
         models=described,
-        leaking=[leak.warning for leak in leaks if leak],
+        leaking=leaking,
         verdicts=_verdicts(test, starts, leaks[0].word),
         test=test,
         external_tests=[_read_test_set(name, layout.plots(name)) for name in external_tests],
@@ -150,6 +153,8 @@ def check_one_run(models: list[str], external_tests: list[str]) -> list[str]:
     # What evaluation has read and written must be there as it was then.
     stages = ["evaluate", *(f"evaluate-external@{name}" for name in external_tests)]
     for stage, changes in json.loads(run_dvc("status", "--json")).items():
+        if "changed command" in changes:
+            changed[f"the command of {stage}"] = None
         parts = [part for change in changes if isinstance(change, dict) for part in change.values()]
         states = [item for part in parts if isinstance(part, dict) for item in part.items()]
         for path, state in states:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError
+from lesions.common.params import Decision, Views, load_params
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import image_id_of
@@ -27,16 +28,28 @@ class Evidence(NamedTuple):
     examples: dict[str, Path]  # of each class, a test photo; none of the synthetic sample
 
 
-def read_evidence(paths: list[Path], titles: list[str], dataset: Description) -> Evidence:
-    """Read the results of the last run, if the models are its own: those in models/ here."""
+def read_evidence(
+    paths: list[Path], titles: list[str], dataset: Description, decision: Decision, views: Views
+) -> Evidence:
+    """Read the results of the last run, if the models are its own: those in models/ here.
+
+    Args:
+        paths, titles: of the models, which may be some of the run's.
+        dataset: its description.
+        decision, views: how the page predicts; results of another rule are none of it.
+    """
     names = [path.stem for path in paths]
     nothing = Evidence([], {}, {})
     if paths != [layout.model_file(name) for name in names]:
         return nothing
     try:
-        results = read_results(names, [], dataset)
+        results = read_results(list(load_params().networks), [], dataset)
         test = read_table(layout.TEST_TABLE, "image_id", "dx")
     except LesionsError:  # never evaluated, or with other models
+        return nothing
+    used = {"decision": "most-probable", "views": 1} | results.parameters
+    known = {model["title"] for model in results.models}
+    if (used["decision"], used["views"]) != (decision, views) or not known.issuperset(titles):
         return nothing
     metrics = results.test.of("metrics", "model", "metric")
 
@@ -55,8 +68,10 @@ def read_evidence(paths: list[Path], titles: list[str], dataset: Description) ->
         for row in results.test.operating_points
         if row["aim"] == SENSITIVITY and not row["assured"]
     ]
+    if known == set(titles):  # they compare all models
+        sentences += results.verdicts
     return Evidence(
-        [*sentences, *results.verdicts],
+        sentences,
         {(row["model"], row["group"]): row for row in points},
         {}
         if results.synthetic
@@ -118,6 +133,10 @@ def answer(prediction: Prediction, fitted: Fitted, dataset: Description) -> str:
         first = f"No limit for referral: of {MIN_CASES} cases needed, validation had {few}."
     else:
         first = ""
+    having = {point.group for point in points}
+    if points and (lacking := [group for group in fitted.cases if group not in having]):
+        few = " and ".join(f"{group} ({fitted.cases[group]} validation cases)" for group in lacking)
+        first += f" No limit for {few}."
     best = int(prediction.probabilities.argmax())
     words = dataset.meaning[dataset.classes[best]]
     second = f"Most probable: {words}, {percent(prediction.probabilities[best])}."

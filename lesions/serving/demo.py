@@ -109,7 +109,8 @@ def _predict(
     return {
         "title": title,
         "answer": answer(prediction, fitted, card.dataset),
-        "refer": any(prediction.reaches(point) for point in points),
+        # None where no group has a threshold.
+        "refer": any(prediction.reaches(point) for point in points) if points else None,
         "tested": [
             tested(evidence.referrals[title, point.group], prediction.reaches(point))
             for point in points
@@ -181,7 +182,8 @@ def application(
     dataset = cards[0].dataset
     if any(card.classes != dataset.classes for card in cards):
         raise LesionsError("the models have different classes; give those of one dataset.")
-    evidence = read_evidence(paths, [card.network.title for card in cards], dataset)
+    titles = [card.network.title for card in cards]
+    evidence = read_evidence(paths, titles, dataset, decision, views)
     synthetic = any(card.recipe.synthetic for card in cards)
     drawn = {entry.code for entry in dataset.entries if synthetic and entry.code in LESIONS}
     examples = [entry for entry in dataset.entries if entry.code in drawn | set(evidence.examples)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -73,6 +74,19 @@ def _shortened(part: str) -> str:
     return f"{os.fsdecode(data[:150])}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
+def check_heatmaps(predictor: "Predictor") -> None:
+    """Refuse a model of photos that are too small for heat maps.
+
+    Raises:
+        LesionsError: says so.
+    """
+    from lesions.reporting.heatmaps import NONE, grad_cam
+
+    size = predictor.classifier.card.image_size
+    if grad_cam(predictor.classifier, np.zeros((1, size, size, 3), np.uint8), [0]) is None:
+        raise LesionsError(f"--heatmap: {NONE} for photos of {size} px. Leave --heatmap out.")
+
+
 def _software() -> PngInfo:
     info = PngInfo()
     info.add_text("Software", HEATMAP_SOFTWARE)
@@ -83,12 +97,11 @@ def write_heatmap(file: Path, predictor: "Predictor", result: "PhotoResult") -> 
     """Write the heat map of a prediction."""
     assert result.pixels is not None
     assert result.prediction is not None
-    from lesions.reporting.heatmaps import NONE, grad_cam, overlay
+    from lesions.reporting.heatmaps import grad_cam, overlay
 
     labels = [result.prediction.predicted]
     found = grad_cam(predictor.classifier, result.pixels[None], labels)
-    if found is None:
-        raise LesionsError(f"--heatmap: {NONE}. A model of larger photos has some.")
+    assert found is not None  # see check_heatmaps
     with atomic_write(file) as partial:
         Image.fromarray(overlay(result.pixels, found[0])).save(partial, "PNG", pnginfo=_software())
     note_file(file)

@@ -152,7 +152,7 @@ def test_the_next_steps_lead_to_photos_that_are_there(results: Results) -> None:
     assert [step.filters for step in steps] == [
         *("show=wrong-in-all", "show=missed:melanoma", "show=suspect")
     ]
-    assert steps[0].text == "the 1 photos that are wrong in all models"
+    assert steps[0].text == "1 photo wrong in all models"
     assert [step.filters for step in next_steps(results, [case("mel")])] == [""]
     assert trained_on(results).endswith(
         "trained on 8,000 photos, chosen and calibrated on 1,000, tested here on 1,001. "

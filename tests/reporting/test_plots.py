@@ -67,7 +67,7 @@ def test_the_narrow_variant_fits_a_phone(drawn: plots.Plot) -> None:
 def test_the_table_has_at_most_sixty_rows_without_what_dvc_adds(drawn: plots.Plot) -> None:
     assert drawn.columns == ["model", "epoch", "best", "val_loss"]
     assert (drawn.step, len(drawn.rows)) == (2, 40)
-    assert drawn.rows[1] == ["A & B", "3", "0", "0.333"]
+    assert drawn.rows[1] == ("A & B", "3", "0", "0.333")
 
 
 def test_photos_are_counted_by_confidence() -> None:

@@ -287,7 +287,7 @@ def test_the_demo_quotes_the_last_run_and_no_other_models(
     monkeypatch.chdir(project)
     paths = [Path(f"models/{name}.safetensors") for name in ("resnet50", "mobilenetv2")]
     titles = ["ResNet50", "MobileNetV2"]
-    found = read_evidence(paths, titles, DATASET)
+    found = read_evidence(paths, titles, DATASET, "most-probable", 1)
     first, second, verdict = found.sentences
     metrics = pd.read_csv("plots/metrics.csv").set_index(["model", "metric"])["value"]
     accuracy = metrics["ResNet50", "accuracy"]
@@ -295,4 +295,10 @@ def test_the_demo_quotes_the_last_run_and_no_other_models(
     assert second.startswith("MobileNetV2, on 9 test photos: accuracy")
     assert verdict.startswith("On these 9 test photos")
     assert found.examples == {}  # synthetic ones are drawn
-    assert read_evidence([path.absolute() for path in paths], titles, DATASET).sentences == []
+    # Of other files, or by another rule, the results say nothing; of some of the models, less.
+    elsewhere = [path.absolute() for path in paths]
+    assert read_evidence(elsewhere, titles, DATASET, "most-probable", 1).sentences == []
+    assert read_evidence(paths, titles, DATASET, "balanced", 1).sentences == []
+    assert read_evidence(paths, titles, DATASET, "most-probable", 4).sentences == []
+    one = read_evidence(paths[:1], titles[:1], DATASET, "most-probable", 1)
+    assert one.sentences == [first]

@@ -44,6 +44,13 @@ def test_a_referral_is_the_first_word_though_another_class_is_more_probable() ->
     )
 
 
+def test_a_group_without_a_threshold_is_named_beside_one_that_has_one() -> None:
+    cases = {"melanoma": 6, "malignant": 30}
+    fitted = card_of(operating_points=POINTS[3:], cases=cases).use(1)
+    found = answer(prediction(0.1), fitted, DATASET)
+    assert "malignant 10 % (limit 40 %). No limit for melanoma (6 validation cases). Most" in found
+
+
 def test_without_thresholds_the_answer_says_why() -> None:
     few = card_of(cases={"melanoma": 3, "malignant": 7}).use(1)
     assert answer(prediction(0.3), few, DATASET).startswith(
