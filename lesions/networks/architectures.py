@@ -37,12 +37,7 @@ def build(network: NetworkSpec, classes: int, weights: StartingWeights, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            # Models of other tasks would download weights even now.
-            if network.torchvision not in torchvision.models.list_models(torchvision.models):
-                raise ValueError("not a classifier of photos")
-            model: nn.Module = torchvision.models.get_model(
-                network.torchvision, num_classes=classes
-            )
+            model = _get_classifier(network.torchvision, classes)
             model.get_submodule(network.features)
         except (ValueError, AttributeError) as error:
             raise LesionsError(
@@ -77,6 +72,18 @@ def build(network: NetworkSpec, classes: int, weights: StartingWeights, seed: in
     return model
 
 
+def _get_classifier(name: str, classes: int) -> nn.Module:
+    """Build a classifier of torchvision from random weights.
+
+    Raises:
+        ValueError: there is none of that name; models of other tasks would download weights.
+    """
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise ValueError("not a classifier of photos")
+    model: nn.Module = torchvision.models.get_model(name, num_classes=classes)
+    return model
+
+
 def find_feature_map(torchvision_name: str, size: int) -> str:
     """Find the submodule that makes the last feature map, by a forward pass of two photos.
 
@@ -92,9 +99,7 @@ def find_feature_map(torchvision_name: str, size: int) -> str:
         LesionsError: torchvision has no such classifier, or it is not clear which submodule it is.
     """
     try:
-        if torchvision_name not in torchvision.models.list_models(torchvision.models):
-            raise ValueError("not a classifier of photos")
-        model: nn.Module = torchvision.models.get_model(torchvision_name, num_classes=3)
+        model = _get_classifier(torchvision_name, 3)
     except (ValueError, TypeError) as error:
         raise LesionsError(
             f"network {torchvision_name}: not a classifier of torchvision "

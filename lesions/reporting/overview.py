@@ -119,9 +119,9 @@ def _referral(results: Results, test: TestSet, group: str) -> Line:
             ]
         )
     differences = []
-    for measure, words in (("sensitivity", "sensitivity"), ("specificity", "specificity")):
-        found = _differences(results, f"{group}_threshold_{measure}") if own else []
-        differences += [f"{words}: {one}" for one in found]
+    for measure in ("sensitivity", "specificity") if own else ():
+        found = _differences(results, f"{group}_threshold_{measure}")
+        differences += [f"{measure}: {one}" for one in found]
     aim = f"{SENSITIVITY:.0%}".replace("%", "\u00a0%")
     title = f"{group} at the threshold for {aim}"
     return Line(title if own else f"{test.name}: {title}", cells, differences)
@@ -149,6 +149,9 @@ def short_verdicts(results: Results) -> list[str]:
         pairs.setdefault((row["first"], row["second"]), []).append(row)
     sentences = []
     for (first, second), rows in pairs.items():
+        if all(row["low"] is None for row in rows):
+            sentences.append(f"{first} and {second} differ on too few photos to be compared.")
+            continue
         by_metric = {row["metric"]: row for row in rows}
         parts = []
         for better, other, sign in ((first, second, 1), (second, first, -1)):
@@ -162,9 +165,6 @@ def short_verdicts(results: Results) -> list[str]:
             if won:
                 things = ", ".join(dict.fromkeys(won))
                 parts.append(f"{better} is better than {other} in {things}")
-        if all(row["low"] is None for row in rows):
-            sentences.append(f"{first} and {second} differ on too few photos to be compared.")
-            continue
         if not parts:
             parts.append(f"{first} and {second}: neither is shown to be better")
         sentences.append(f"{'; '.join(parts)} ({len(rows)} comparisons, corrected for that).")

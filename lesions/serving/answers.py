@@ -156,11 +156,11 @@ def tested(row: dict[str, Any], refers: bool) -> str:
         row: of operating_points.csv.
         refers: whether the photo reaches the threshold.
 
-    >>> row = {"group": "melanoma", "found": 38, "cases": 42, "false_alarms": 121, "others": 959}
+    >>> row = {"group": "urgent", "found": 38, "cases": 42, "false_alarms": 121, "others": 959}
     >>> tested(row, True)
-    'Of the 159 test photos above this limit for melanoma, 38 were melanoma.'
+    'Of the 159 test photos above this limit for urgent, 38 were urgent.'
     >>> tested(row, False)
-    'Of the 842 test photos below the limit for melanoma, 4 were melanoma.'
+    'Of the 842 test photos below the limit for urgent, 4 were urgent.'
     """
     group = row["group"]
     if refers:

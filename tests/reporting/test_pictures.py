@@ -53,6 +53,9 @@ def test_every_model_has_a_heat_map_below_each_photo(
 ) -> None:
     classifiers = [classifier_of(name) for name in PARAMS.networks]
     others = predictions.assign(predicted="df")
+    small = pictures.heatmap_sheet(classifiers, images, [predictions, others], per_class=1)
+    assert small.axes[7].get_ylabel() == "ResNet50\n(too small)"
+    images = images.repeat(4, axis=1).repeat(4, axis=2)  # with 4×4 cells
     figure = pictures.heatmap_sheet(classifiers, images, [predictions, others], per_class=1)
     assert len(figure.axes) == 3 * 7 + 1
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == [
