@@ -327,6 +327,7 @@ def demo(
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise LesionsError(f"port {port}: {error.strerror}. Choose another: --port.") from None
+        listening.listen()  # who opens the address early waits, and is not refused
         print(f"loading {', '.join(map(str, paths))} ...", file=sys.stderr, flush=True)
         page = application(paths, *rule(decision, views))
         print(f"http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
