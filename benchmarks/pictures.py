@@ -3,14 +3,12 @@
 make pictures
 """
 
-import io
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError, run_cli
@@ -35,23 +33,17 @@ def main() -> None:
             browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             page.goto((layout.PAGES / "report.html").resolve().as_uri())
-            save(page, DOCS / "report.png")
+            page.screenshot(path=DOCS / "report.png")
             assert server.stdout
             server.stdout.readline()  # its address, once it listens
             page.goto(f"http://127.0.0.1:{PORT}")
             page.locator(".examples button").nth(4).click()
             page.locator("article .answer").first.wait_for()
             page.wait_for_timeout(1000)  # until it has scrolled
-            save(page, DOCS / "demo.png")
+            page.screenshot(path=DOCS / "demo.png")
     finally:
         server.terminate()
         server.wait()
-
-
-def save(page: Page, file: Path) -> None:
-    """Save what the window shows, in 128 colours, which is a third of the size."""
-    with Image.open(io.BytesIO(page.screenshot())) as shot:
-        shot.convert("RGB").quantize(128).save(file, optimize=True)
 
 
 if __name__ == "__main__":
