@@ -29,6 +29,7 @@ from lesions.common.errors import LesionsError, run_cli
 from lesions.common.names import count_of, escape, for_spreadsheet, safe_text
 from lesions.common.params import Decision, NetworkSpec, Views, load_params
 from lesions.common.progress import progress
+from lesions.dataset.audit import LEFT_OUT
 from lesions.dataset.description import Description, load_description
 from lesions.dataset.metadata import read_pairs, read_table
 from lesions.scoring.guards import MIN_CASES
@@ -543,6 +544,7 @@ def report() -> None:
     from lesions.reporting.browser import build_browser
 
     used = hardware.set_up(params.device, "fp32", params.deterministic)
+    audit = read_csv(layout.AUDIT)
     scores = {
         name: json.loads(layout.val_metrics(name).read_text())["weighted_f1"] for name in models
     }
@@ -555,7 +557,7 @@ def report() -> None:
         read_table(layout.TRAIN_TABLE, "image_id", "lesion_id", "dx"),
         cases,
         views,
-        list(read_table(Path(params.leave_out), "image_id")["image_id"]),
+        list(audit.loc[audit["finding"] == LEFT_OUT, "image_id"]),
     )
     write_text(layout.PAGES / "photos.html", browser)
     print(layout.PAGES / "photos.html")

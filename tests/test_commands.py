@@ -1,5 +1,6 @@
 """A trained model in use: the commands predict, export and demo, and the page in a browser."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -778,6 +780,30 @@ def test_the_page_says_so_when_the_server_is_gone(page: Page, raw: Path) -> None
     page.route("**/predict", lambda route: route.fulfill(status=500, body="Internal"))
     upload(page, "photo.jpg", b"x")
     expect(page.locator("#status")).to_contain_text("The server failed (HTTP 500)")
+
+
+def test_an_upload_that_never_ends_is_given_up(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = pytest.importorskip("lesions.serving.demo", reason="the extra `demo` is not installed")
+    monkeypatch.setattr(demo, "READ_SECONDS", 0.01)
+    app = demo.application([place / "models/mobilenetv2.safetensors"])
+    coming = iter([{"type": "http.request", "body": b"half", "more_body": True}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        for message in coming:
+            return message
+        return await asyncio.Future()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
+    asyncio.run(app({**scope, "query_string": b""}, receive, send))
+    assert sent[0]["status"] == 408
+    assert b"the upload took more than 0.01 s" in sent[1]["body"]
 
 
 @pytest.mark.slow

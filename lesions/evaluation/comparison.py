@@ -11,13 +11,13 @@ from scipy.stats import binomtest
 
 from lesions.common.errors import LesionsError
 from lesions.common.types import Bools, Floats
+from lesions.evaluation.referrals import SENSITIVITY, shown_points
 from lesions.evaluation.tables import Evaluated, point_estimates
 from lesions.scoring.guards import MIN_CASES, enough_cases, enough_groups
 from lesions.scoring.intervals import bootstrap_weights, percentile_interval
 from lesions.scoring.metrics import metrics_of
 from lesions.scoring.operating_points import score
 
-SENSITIVITY = 0.90  # of the thresholds that are compared
 POWER = 0.8  # with which a difference of the size `detectable` is found
 COLUMNS = (
     *("first", "second", "metric", "title", "confidence", "difference", "low", "high"),
@@ -113,14 +113,14 @@ def _compare_two(a: Evaluated, b: Evaluated) -> list[_Compared]:
             )
 
     # Who is found and who is referred, at the thresholds.
-    thresholds, thresholds_b = _thresholds(a), _thresholds(b)
+    points, points_b = shown_points(a.fitted), shown_points(b.fitted)
     for group in one.dataset.groups if enough_groups(one.groups) else ():
-        if group not in thresholds or group not in thresholds_b:
+        if group not in points or group not in points_b:
             continue
         members = one.dataset.indices(group)
         cases = np.isin(one.labels, members)
-        referred = score(one.probabilities, members) >= thresholds[group]
-        referred_b = score(other.probabilities, members) >= thresholds_b[group]
+        referred = score(one.probabilities, members) >= points[group].threshold
+        referred_b = score(other.probabilities, members) >= points_b[group].threshold
         for name, counted, good, good_b in (
             ("sensitivity", cases, referred, referred_b),
             ("specificity", ~cases, ~referred, ~referred_b),
@@ -139,15 +139,6 @@ def _compare_two(a: Evaluated, b: Evaluated) -> list[_Compared]:
                     )
                 )
     return found
-
-
-def _thresholds(model: Evaluated) -> dict[str, float]:
-    """Find the thresholds that are compared, by group."""
-    return {
-        point.group: point.threshold
-        for point in model.fitted.operating_points
-        if point.sensitivity == SENSITIVITY and not point.assured
-    }
 
 
 def count_leads(

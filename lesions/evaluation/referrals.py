@@ -1,15 +1,19 @@
 """Referrals: which photos a threshold would refer to a doctor, and whether that is worth it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lesions.evaluation.predictions import Predictions
+from lesions.scoring.fitted import Fitted
 from lesions.scoring.guards import enough_cases, enough_groups
 from lesions.scoring.intervals import bootstrap_weights, effective_count, wilson_interval
 from lesions.scoring.operating_points import OperatingPoint, score
 
+# On validation, of the thresholds that pages show first and by which models are compared.
+SENSITIVITY = 0.90
 # Of the decision curve: the probability of the group from which one would refer a patient.
 RISKS = np.arange(1, 61) / 100
 
@@ -28,6 +32,20 @@ COLUMNS = (
     *("specificity", "specificity_low", "specificity_high"),
     *("found", "cases", "false_alarms", "others", "referred_per_found"),
 )
+
+
+def shown_points(fitted: Fitted) -> dict[str, OperatingPoint]:
+    """Take the threshold for SENSITIVITY of each group that has one."""
+    return {
+        point.group: point
+        for point in fitted.operating_points
+        if point.sensitivity == SENSITIVITY and not point.assured
+    }
+
+
+def is_shown(row: Mapping[Any, Any]) -> bool:
+    """Say whether a row of operating_points.csv is about one of `shown_points`."""
+    return bool(row["aim"] == SENSITIVITY and not row["assured"])
 
 
 def operating_point_table(

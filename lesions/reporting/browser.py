@@ -15,11 +15,11 @@ from lesions.common.types import Features, Pixels
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import groups_of
 from lesions.dataset.photos import PhotoArray, decode_in_proportion, image_id_of, read_file
+from lesions.evaluation.referrals import SENSITIVITY
 from lesions.networks.batches import PhotoLoader
 from lesions.networks.inference import BATCH_SIZE, run_inference
 from lesions.networks.model_file import TrainedModel
 from lesions.reporting.cases import (
-    SENSITIVITY,
     Case,
     Judged,
     can_find_suspects,
@@ -75,7 +75,7 @@ def build_browser(
         train: the table of the training photos.
         cases: all test photos, from `list_cases`.
         views: as in params.yaml of the run.
-        left_out: image_ids that `leave_out` names already.
+        left_out: image_ids that the run has left out.
     """
     shown = on_page(cases)
     cards = [model.classifier.card for model in models.values()]

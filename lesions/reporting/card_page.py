@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lesions.common.errors import LesionsError
+import numpy as np
+
 from lesions.common.params import Decision, Views
-from lesions.common.programs import run_git
 from lesions.evaluation.evaluation import Evaluation
 from lesions.networks.model_card import ModelCard
 from lesions.reporting.render import environment
@@ -36,7 +36,6 @@ def write_card(
         .get_template("card.md")
         .render(
             metadata=metadata,
-            code=code_version(),
             model=model,
             card=card,
             title=card.network.title,
@@ -64,7 +63,7 @@ def _front_matter(card: ModelCard, evaluation: Evaluation, model: str) -> dict[s
     values = [
         {"type": row["metric"], "name": row["title"], "value": round(float(row["value"]), 4)}
         for row in metrics.to_dict("records")
-        if row["value"] == row["value"]  # not NaN: not defined on these photos
+        if np.isfinite(row["value"])  # not all are defined on these photos
     ]
     result = {
         "task": {"type": "image-classification"},
@@ -78,16 +77,3 @@ def _front_matter(card: ModelCard, evaluation: Evaluation, model: str) -> dict[s
         "tags": ["image-classification", "medical", "torchvision", "dvc"],
         "model-index": [{"name": card.network.title, "results": [result]}],
     }
-
-
-def code_version() -> str:
-    """Name the last commit that changed the code: the same in every full clone."""
-    code = ("lesions", "stages")
-    try:
-        commit, _, date = (
-            run_git("log", "-1", "--format=%H %cs", "--", *code).strip().partition(" ")
-        )
-        changed = run_git("status", "--porcelain", "--", *code).strip()
-    except LesionsError:  # outside git
-        return "code of no known commit"
-    return f"code of commit {commit[:10]} ({date}{', changed since' if changed else ''})"

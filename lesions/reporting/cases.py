@@ -10,13 +10,13 @@ import pandas as pd
 from lesions.common.params import Decision
 from lesions.common.types import Bools, Floats
 from lesions.dataset.description import Description
+from lesions.evaluation.referrals import shown_points
 from lesions.evaluation.subgroups import traits_of
 from lesions.networks.model_card import ModelCard
 from lesions.scoring.guards import enough_groups
 from lesions.scoring.operating_points import score
 from lesions.scoring.rules import DECISIONS
 
-SENSITIVITY = 0.90  # of the thresholds by which photos are referred here
 MAX_CASES = 400  # on one page, unless more than these need a look
 
 
@@ -133,15 +133,13 @@ def _judge(
     decided = {one: codes[fitted.decide(probabilities, one)] for one in DECISIONS}
     missed: list[list[str]] = [[] for _ in actual]
     false_alarms: list[list[str]] = [[] for _ in actual]
-    for point in fitted.operating_points:
-        if point.sensitivity != SENSITIVITY or point.assured:
-            continue
-        members = np.isin(actual, dataset.groups[point.group])
-        reached = score(probabilities, dataset.indices(point.group)) >= point.threshold
+    for group, point in shown_points(fitted).items():
+        members = np.isin(actual, dataset.groups[group])
+        reached = score(probabilities, dataset.indices(group)) >= point.threshold
         for row in np.flatnonzero(members & ~reached):
-            missed[row].append(point.group)
+            missed[row].append(group)
         for row in np.flatnonzero(~members & reached):
-            false_alarms[row].append(point.group)
+            false_alarms[row].append(group)
     return [
         Judged(
             str(predicted),
@@ -157,9 +155,8 @@ def _judge(
 def groups_with_thresholds(
     dataset: Description, cards: Iterable[ModelCard], views: int
 ) -> list[str]:
-    """List the groups for which a model has a threshold for SENSITIVITY."""
-    points = [point for card in cards for point in card.use(views).operating_points]
-    known = {p.group for p in points if p.sensitivity == SENSITIVITY and not p.assured}
+    """List the groups for which a model has a threshold that the pages show."""
+    known = {group for card in cards for group in shown_points(card.use(views))}
     return [group for group in dataset.groups if group in known]
 
 

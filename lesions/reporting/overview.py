@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lesions.common.names import count_of
-from lesions.reporting.cases import SENSITIVITY, Case
+from lesions.evaluation.referrals import SENSITIVITY, is_shown
+from lesions.reporting.cases import Case
 from lesions.reporting.render import interval, number
 from lesions.reporting.results import Results, Row, TestSet
 from lesions.scoring.guards import MIN_CASES
@@ -90,10 +91,7 @@ def _referral(results: Results, test: TestSet, group: str) -> Line:
         rows = [
             row
             for row in test.operating_points
-            if row["model"] == model["title"]
-            and row["group"] == group
-            and row["aim"] == SENSITIVITY
-            and not row["assured"]
+            if row["model"] == model["title"] and row["group"] == group and is_shown(row)
         ]
         if not rows:
             cells.append([Value("no threshold", after=f" (under {MIN_CASES} validation cases)")])

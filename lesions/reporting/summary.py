@@ -6,11 +6,11 @@ import pandas as pd
 
 from lesions.common import layout
 from lesions.evaluation.evaluation import BASELINE, Evaluation
+from lesions.evaluation.referrals import is_shown
 from lesions.reporting.render import duration
 from lesions.scoring.guards import MIN_CASES
 from lesions.scoring.metrics import metrics_of
 
-SENSITIVITY = 0.90  # of the operating points that are shown
 VERIFIED = ("accuracy", "balanced_accuracy")  # and the AUC of each group: for histology alone
 NEXT = """
 Look at it:  lesions report   (everything on one page)     dvc plots show   (all plots)
@@ -67,11 +67,11 @@ def _referrals(evaluation: Evaluation) -> list[str]:
     for model, title in evaluation.titles.items():
         table = evaluation.tables[model]["operating_points"]
         for row in table.to_dict("records"):
-            if row["aim"] != SENSITIVITY or row["assured"]:
+            if not is_shown(row):
                 continue
             lines.append(
                 f"{title}, threshold for {row['group']} at sensitivity .90 on validation: finds "
-                f"{row['found']} of {row['cases']}, {row['false_alarms']} false alarms among "
+                f"{row['found']} of {row['cases']}; false alarms: {row['false_alarms']} of "
                 f"{row['others']:,} others"
             )
     return lines

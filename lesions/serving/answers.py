@@ -9,14 +9,13 @@ from lesions.common.params import Decision, Views, load_params
 from lesions.dataset.description import Description
 from lesions.dataset.metadata import read_table
 from lesions.dataset.photos import image_id_of
+from lesions.evaluation.referrals import SENSITIVITY, is_shown, shown_points
 from lesions.reporting.render import interval, number
 from lesions.reporting.results import Row, read_results
 from lesions.scoring.fitted import Fitted
 from lesions.scoring.guards import MIN_CASES
-from lesions.scoring.operating_points import OperatingPoint
 from lesions.serving.predictor import Prediction
 
-SENSITIVITY = 0.90  # of the thresholds by which the page refers
 EXAMPLES = 8  # test photos on the page, at most, one per class
 
 
@@ -63,11 +62,7 @@ def read_evidence(
         f"{value(title, 'balanced_accuracy')}."
         for title in titles
     ]
-    points = [
-        row
-        for row in results.test.operating_points
-        if row["aim"] == SENSITIVITY and not row["assured"]
-    ]
+    points = [row for row in results.test.operating_points if is_shown(row)]
     if known == set(titles):  # they compare all models
         sentences += results.verdicts
     return Evidence(
@@ -100,18 +95,9 @@ def percent(share: float) -> str:
     return "under 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
-def points_of(fitted: Fitted) -> list[OperatingPoint]:
-    """List the thresholds by which the page refers, one per group that has one."""
-    return [
-        point
-        for point in fitted.operating_points
-        if point.sensitivity == SENSITIVITY and not point.assured
-    ]
-
-
 def answer(prediction: Prediction, fitted: Fitted, dataset: Description) -> str:
     """Say in words whether a model refers a photo, and what it thinks most probable."""
-    points = points_of(fitted)
+    points = list(shown_points(fitted).values())
     reached = [point for point in points if prediction.reaches(point)]
     aim = f"finds {SENSITIVITY:.0%} in validation".replace("%", " %")
     if reached:

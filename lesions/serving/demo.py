@@ -24,14 +24,13 @@ from lesions.common.names import safe_text
 from lesions.common.params import Decision, Views
 from lesions.common.types import Pixels
 from lesions.dataset.photos import decode_in_proportion, read_file
+from lesions.evaluation.referrals import SENSITIVITY, shown_points
 from lesions.reporting.heatmaps import COLOUR, OPACITY, HeatMap, grad_cam, overlay
 from lesions.reporting.render import environment, image_uri
 from lesions.scoring.guards import MIN_CASES
 from lesions.serving.answers import (
-    SENSITIVITY,
     Evidence,
     answer,
-    points_of,
     read_evidence,
     tested,
 )
@@ -96,7 +95,7 @@ def _predict(
     prediction = predictor.predict(pixels[None])[0]
     seconds = time.perf_counter() - start
     card, fitted = predictor.classifier.card, predictor.fitted
-    title, points = card.network.title, points_of(fitted)
+    title, points = card.network.title, shown_points(fitted).values()
     heat = grad_cam(predictor.classifier, pixels[None], [prediction.predicted])
     probabilities = prediction.probabilities.round(4).tolist()
     flags = []

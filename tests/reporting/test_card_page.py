@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import yaml
 from helpers import DATASET, PARAMS, card_of, random_predictions
 
 from lesions.dataset.description import Description
@@ -42,6 +43,14 @@ def test_the_card_has_results_limits_and_licence() -> None:
     text = written("dataverse")
     accuracy = point_estimates(random_predictions())["accuracy"]
     assert f"| accuracy | {accuracy:.3f} |" in text
+    # What Hugging Face's hub reads.
+    _, front, body = text.split("---\n", 2)
+    found = yaml.safe_load(front)
+    assert (found["license"], found["pipeline_tag"]) == ("other", "image-classification")
+    (result,) = found["model-index"][0]["results"]
+    values = {one["type"]: one["value"] for one in result["metrics"]}
+    assert values["accuracy"] == round(accuracy, 4)
+    assert "`lesions predict PHOTOS --model m`" in body
     assert "300 photos of 300 lesions" in text
     assert "akiec 9" in text
     assert "probability below 0.300 is flagged as low confidence" in text

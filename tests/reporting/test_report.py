@@ -207,7 +207,7 @@ def test_the_browser_shows_every_photo_and_its_filters_are_in_the_address(
     page.close()
 
 
-def test_every_link_of_the_report_leads_to_as_many_photos_as_it_says(
+def test_every_count_of_the_confusion_matrices_leads_to_its_photos(
     browser: Browser, page_file: Path
 ) -> None:
     page = browser.new_page()
