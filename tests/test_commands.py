@@ -801,7 +801,8 @@ def test_an_upload_that_never_ends_is_given_up(
 
     headers = [(b"host", b"127.0.0.1")]
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers}
-    asyncio.run(app({**scope, "query_string": b""}, receive, send))
+    with ThreadPoolExecutor(1) as pool:  # playwright has a loop in this thread
+        pool.submit(asyncio.run, app({**scope, "query_string": b""}, receive, send)).result()
     assert sent[0]["status"] == 408
     assert b"the upload took more than 0.01 s" in sent[1]["body"]
 
