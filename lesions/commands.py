@@ -423,7 +423,8 @@ def new(
         str | None, typer.Option(help="Write datasets/NAME.yaml; by default the folder's name.")
     ] = None,
     check: Annotated[
-        bool, typer.Option(help="Only look; with the `columns` of that file, if it is there.")
+        bool,
+        typer.Option(help="Only look; with `columns` and `groups` of that file, if it exists."),
     ] = False,
 ) -> None:
     """Look at a FOLDER of photos, describe it in datasets/, and say what to type."""
@@ -435,9 +436,9 @@ def new(
     path = new_dataset.path_of(folder, name)
     if path.exists() and not check:
         raise LesionsError(f"{path}: exists. Choose another --name, or look only: --check.")
-    columns = load_description(str(path)).columns if path.exists() else {}
-    proposal = new_dataset.propose(folder, params, columns)
-    print(new_dataset.report(proposal, params))
+    known = load_description(str(path)) if path.exists() else None
+    proposal = new_dataset.propose(folder, params, known.columns if known else {})
+    print(new_dataset.report(proposal, params, has_groups=bool(known and known.groups)))
     if check:
         return
     new_dataset.write_description(path, proposal)

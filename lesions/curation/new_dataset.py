@@ -175,8 +175,14 @@ def check_photos(files: dict[str, PhotoFile]) -> PhotoCheck:
     return PhotoCheck(sizes, formats, unreadable, equal)
 
 
-def report(proposal: Proposal, params: Params) -> str:
-    """Say what was found, what was assumed and what to check: one line each."""
+def report(proposal: Proposal, params: Params, has_groups: bool = False) -> str:
+    """Say what was found, what was assumed and what to check: one line each.
+
+    Args:
+        proposal: from `propose`.
+        params: for the shares of the split.
+        has_groups: the description of the folder, which exists already, names `groups`.
+    """
     metadata, dataset, photos = proposal.metadata, proposal.dataset, proposal.photos
     groups, word = groups_of(metadata), group_word(metadata)
     of_groups = "" if word == "photo" else f" of {groups.nunique():,} {word}s"
@@ -198,7 +204,13 @@ def report(proposal: Proposal, params: Params) -> str:
         lines.append(
             "split:   " + prove(metadata, proposal.subsets, dataset.classes, params.split_seed)
         )
-    lines += [f"check:   {text}" for text in _to_check(proposal, table, word)]
+    to_check = _to_check(proposal, table, word)
+    if not has_groups:
+        to_check.append(
+            "`groups` is empty: name the classes that must be found, and thresholds are chosen for "
+            "them"
+        )
+    lines += [f"check:   {text}" for text in to_check]
     wrap = partial(
         textwrap.fill,
         width=100,
@@ -240,9 +252,6 @@ def _to_check(proposal: Proposal, table: pd.DataFrame, word: str) -> list[str]:
         )
     if proposal.problem:
         found.append(proposal.problem)
-    found.append(
-        "`groups` is empty: name the classes that must be found, and thresholds are chosen for them"
-    )
     return found
 
 

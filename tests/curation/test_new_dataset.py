@@ -76,6 +76,15 @@ def test_the_command_that_is_printed_names_everything(place: Path) -> None:
     )
 
 
+def test_a_second_look_knows_the_groups_that_were_named(place: Path) -> None:
+    assert new("My Photos").returncode == 0
+    path = place / "datasets/my_photos.yaml"
+    text = path.read_text()
+    assert "`groups` is empty" in new("My Photos", "--check").stdout
+    path.write_text(text.replace("groups: {}", "groups: {found: [photo]}"))
+    assert "`groups` is empty" not in new("My Photos", "--check").stdout
+
+
 def test_classes_of_few_photos_and_one_class_are_named(place: Path) -> None:
     rare = place / "My Photos" / "Rare"
     rare.mkdir()
