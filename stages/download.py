@@ -19,7 +19,7 @@ def main() -> None:
     if table.exists() and not (copy.is_file() and copy.read_bytes() == table.read_bytes()):
         raise LesionsError(f"{table}: not written by this pipeline. Move it away, and the photos.")
     with atomic_write(layout.RAW_IMAGES, folder=True) as images:
-        metadata = download(params.source, params.sample_seed, dataset, images)
+        metadata = download(params.source, params.sample_seed, params.sample_size, dataset, images)
         write_csv(images / "metadata.csv", metadata)
     write_csv(table, metadata)
     count, word = groups_of(metadata).nunique(), group_word(metadata)

@@ -39,6 +39,7 @@ PUBLISHED: dict[str, Any] = {
     "dataset": "datasets/ham10000.yaml",
     "source": "sample",
     "sample_seed": 0,
+    "sample_size": 1600,
     "external_tests": {},
     "image_size": 224,
     "split_seed": 0,

@@ -26,6 +26,7 @@ Holdout = Literal["once-photographed", "any-lesion", "any-photo", "given"]
 # Names of folders and files in metrics/ and plots/, and those that Windows keeps for devices.
 TAKEN = {"val", "test", "baseline", "ensemble", "con", "prn", "aux", "nul"}
 TAKEN |= {f"{device}{number}" for device in ("com", "lpt") for number in range(10)}
+SYNTHETIC = ("sample", "teaching")  # the sources that the project makes itself
 ENSEMBLE_TITLE = "mean of all networks"
 
 
@@ -69,8 +70,8 @@ class Recipe(_Strict):
 
     @property
     def synthetic(self) -> bool:
-        """Whether the photos are those of the synthetic sample."""
-        return self.source == "sample"
+        """Whether the photos are those of a synthetic sample."""
+        return self.source in SYNTHETIC
 
 
 class TrainingParams(Recipe):
@@ -89,6 +90,7 @@ class Params(TrainingParams):
 
     dataset: Text
     sample_seed: Seed
+    sample_size: Annotated[int, Field(ge=200, le=100_000)]
     external_tests: dict[Name, Text]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     split_seed: Seed

@@ -49,7 +49,7 @@ def forecast(params: Params, dataset: Description) -> str:
     Raises:
         LesionsError: the source is not there, or not photos of the dataset.
     """
-    counts, fetched = expected_photos(params.source, dataset)
+    counts, fetched = expected_photos(params.source, params.sample_size, dataset)
     hardware = machine.set_up(params.device, params.precision, params.deterministic)
     speeds = {name: measure_network(name, params, dataset, hardware) for name in params.networks}
     decoding = measure_decoding(params.image_size)

@@ -23,6 +23,7 @@ DATA = (
     "dataset",
     "source",
     "sample_seed",
+    "sample_size",
     "split_seed",
     "val_share",
     "test_share",

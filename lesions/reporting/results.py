@@ -10,7 +10,7 @@ import pandas as pd
 
 from lesions.common import layout
 from lesions.common.errors import LesionsError
-from lesions.common.params import Params
+from lesions.common.params import SYNTHETIC, Params
 from lesions.common.programs import run_dvc, run_git
 from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.description import Description
@@ -77,8 +77,8 @@ class Results:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the photos are those of the synthetic sample."""
-        return self.source == "sample"
+        """Whether the photos are those of a synthetic sample."""
+        return self.source in SYNTHETIC
 
     def as_json(self) -> str:
         """Write all values as JSON."""

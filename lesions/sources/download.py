@@ -10,11 +10,12 @@ import pandas as pd
 
 from lesions.common.errors import LesionsError
 from lesions.common.names import safe_text
+from lesions.common.params import SYNTHETIC
 from lesions.common.progress import progress
 from lesions.common.user_cache import user_cache
 from lesions.dataset.description import Description
 from lesions.dataset.photos import file_name
-from lesions.sources import sample, transfers
+from lesions.sources import sample, teaching, transfers
 from lesions.sources.catalogue import HAM10000, KAGGLE_HANDLE, Archive
 from lesions.sources.files import photos_in_zips
 from lesions.sources.folders import (
@@ -30,6 +31,7 @@ from lesions.sources.folders import (
 def download(
     source: str,
     sample_seed: int,
+    sample_size: int,
     dataset: Description,
     images: Path,
     archive: Archive = HAM10000,
@@ -38,7 +40,8 @@ def download(
 
     Args:
         source: as the parameter `source` in params.yaml.
-        sample_seed: of the synthetic sample.
+        sample_seed: of a synthetic sample.
+        sample_size: about how many photos the teaching sample has.
         dataset: names the classes and the tables' columns.
         images: an empty folder.
         archive: what `dataverse` downloads; HAM10000, or a test's own table.
@@ -49,12 +52,14 @@ def download(
     Raises:
         LesionsError: the source is not available, or something in it is missing or wrong.
     """
-    if source == "sample":
+    if source in SYNTHETIC:
         if unknown := sorted(set(sample.LESIONS) - set(dataset.classes)):
             raise LesionsError(
-                f"source: sample has the classes of HAM10000, but {dataset.title} lacks "
+                f"source: {source} has the classes of HAM10000, but {dataset.title} lacks "
                 f"{', '.join(unknown)}. Name the folder of your photos: -S source=FOLDER."
             )
+        if source == "teaching":
+            return teaching.generate_photos(sample_seed, sample_size, images)
         return sample.generate_photos(sample_seed, images)
     if source == "dataverse":
         files = transfers.fetch(archive)
@@ -69,7 +74,9 @@ def download(
     return _copy(read_folder(find_folder(source), dataset.columns), dataset, images)
 
 
-def expected_photos(source: str, dataset: Description) -> tuple[dict[str, int], str]:
+def expected_photos(
+    source: str, sample_size: int, dataset: Description
+) -> tuple[dict[str, int], str]:
     """Count the photos of each class of a source, before anything is downloaded or copied.
 
     Returns:
@@ -82,6 +89,9 @@ def expected_photos(source: str, dataset: Description) -> tuple[dict[str, int], 
         kinds = sample.LESIONS.items()
         photos = {code: sum(n * k for n, k in enumerate(views, 1)) for code, views in kinds}
         return photos, f"{sum(photos.values())} synthetic photos"
+    if source == "teaching":
+        photos = teaching.counts(sample_size)
+        return photos, f"{sum(photos.values()):,} synthetic photos"
     if source == "dataverse":
         size = sum(file.size or 0 for file in HAM10000.files) / 1e9
         fetched = f"{size:.1f} GB from dataverse.harvard.edu, once, into {user_cache()}"
@@ -106,7 +116,7 @@ def find_folder(source: str) -> Path:
         raise LesionsError(
             f"source: {source!r} is not a folder (looked for in {Path.cwd()}; experiments with "
             "--temp or --queue run in a copy of the project, so give a path from / on). Allowed "
-            f"are sample, dataverse, kaggle, or the path of a folder. {LAYOUTS}"
+            f"are sample, teaching, dataverse, kaggle, or the path of a folder. {LAYOUTS}"
         )
     return folder
 

@@ -2,7 +2,7 @@
 
 Each of the seven kinds of picture has the colour, border and structure that its diagnosis is known
 for, on skin of several tones, under hairs, uneven light and a dermatoscope's dark corners. The
-pictures teach nothing about real skin.
+pictures teach nothing about real skin. `teaching.py` makes a larger sample of the same pictures.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,12 @@ from PIL import Image, ImageDraw
 
 from lesions.common.progress import progress
 
-Field = npt.NDArray[np.float64]  # (HEIGHT, WIDTH), or (HEIGHT, WIDTH, 3) for colours in [0, 1]
+Field = npt.NDArray[np.float64]  # (height, width), or (height, width, 3) for colours in [0, 1]
+Colour = tuple[float, float, float]
 Rng = np.random.Generator
 
 WIDTH, HEIGHT = 600, 450  # as HAM10000's photos
+QUALITY = 92  # of JPEG
 # How many lesions of a diagnosis are photographed once, twice, three times: 99 photos in all.
 LESIONS = {
     "akiec": (9, 2, 0),
@@ -53,7 +55,7 @@ def generate_photos(
     with progress(len(table), "photos", "generate the sample") as bar:
         for photo in table.to_dict("records"):
             picture = render_photo(photo["dx"], seed, photo["lesion"], photo["view"])
-            picture.save(images / f"{photo['image_id']}.jpg", quality=92)
+            picture.save(images / f"{photo['image_id']}.jpg", quality=QUALITY)
             bar.update()
     return table[list(COLUMNS)]
 
@@ -86,13 +88,14 @@ def _metadata(seed: int, lesions: dict[str, tuple[int, int, int]]) -> pd.DataFra
 
 
 @dataclass
-class _Lesion:
+class Lesion:
     """A lesion in a photo: all that its style needs to paint it."""
 
     rng: Rng  # of the lesion: the same in all its photos
+    shrink: int
     u: Field  # coordinates in the lesion's own frame; its radius is about 1
     v: Field
-    radius: float  # in pixels
+    radius: float  # in pixels of a photo of WIDTH × HEIGHT, as are all lengths here
     depth: Field  # 0 at the centre, 1 at the border
     to_pixels: Callable[[Field, Field], list[tuple[float, float]]]  # from (u, v)
 
@@ -101,7 +104,7 @@ class _Lesion:
         return _noise(self.rng, self.u * detail, self.v * detail)
 
     def spots(self, count: int, size: tuple[float, float], reach: float = 0.8) -> Field:
-        """Soft round spots, strongest 1: (HEIGHT, WIDTH)."""
+        """Soft round spots, strongest 1: (height, width)."""
         field = np.zeros_like(self.u)
         for _ in range(count):
             angle, far = self.rng.uniform(0, 2 * np.pi), reach * np.sqrt(self.rng.random())
@@ -109,17 +112,19 @@ class _Lesion:
             cu, cv = far * np.cos(angle), far * np.sin(angle)
             near = self.window(cu, cv, 1.6 * radius)
             distance = np.hypot(self.u[near] - cu, self.v[near] - cv)
-            field[near] = np.maximum(field[near], _step(1.3 - distance / radius, 0.6))
+            field[near] = np.maximum(field[near], step(1.3 - distance / radius, 0.6))
         return field
 
     def window(self, cu: float, cv: float, reach: float) -> tuple[slice, slice]:
         """Rows and columns of the pixels within `reach` of a point, and a few more."""
         [(x, y)] = self.to_pixels(np.array([cu]), np.array([cv]))
         far = int(reach * self.radius) + 1
-        return (
-            slice(max(0, int(y) - far), max(0, int(y) + far + 1)),
-            slice(max(0, int(x) - far), max(0, int(x) + far + 1)),
-        )
+
+        def near(middle: int) -> slice:
+            start, stop = max(0, middle - far), max(0, middle + far + 1)
+            return slice(start // self.shrink, -(-stop // self.shrink))
+
+        return near(int(y)), near(int(x))
 
     def network(self, mesh: float) -> Field:
         """A honeycomb of lines, like a pigment network: 1 on a line."""
@@ -128,7 +133,7 @@ class _Lesion:
             np.cos(mesh * (self.u * np.cos(turn) + self.v * np.sin(turn)) + bend)
             for turn in (0, np.pi / 3, 2 * np.pi / 3)
         ]
-        return _step(0.35 - np.abs(sum(waves) + 0.6) / 2.2, 0.3)
+        return step(0.35 - np.abs(sum(waves) + 0.6) / 2.2, 0.3)
 
     def vessels(self, count: int) -> Field:
         """Branching vessels, thinner with each branch: 1 on a vessel."""
@@ -137,7 +142,18 @@ class _Lesion:
             angle = self.rng.uniform(0, 2 * np.pi)
             start = 0.75 * np.array([np.cos(angle), np.sin(angle)])
             lines += _branch(self.rng, start, angle + np.pi, 0.9, 4)
-        return _strokes([(self.to_pixels(*line.T), width) for line, width in lines])
+        strokes = [(self.to_pixels(*line.T), width) for line, width in lines]
+        return _strokes(strokes, self.shrink)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a kind of lesion looks like."""
+
+    paint: Callable[[Lesion], Field]
+    wobble: float  # of the outline: 0 is a circle
+    softness: float  # width of the border, in radii
+    cover: float  # 1 hides the skin
 
 
 def render_photo(dx: str, seed: int, lesion: int, view: int) -> Image.Image:
@@ -148,11 +164,24 @@ def render_photo(dx: str, seed: int, lesion: int, view: int) -> Image.Image:
         seed, lesion: decide the lesion and its skin.
         view: decides framing, light and hairs.
     """
-    body, camera = (
-        np.random.default_rng([seed, 2, lesion]),
-        np.random.default_rng([seed, 3, lesion, view]),
-    )
-    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
+    body = np.random.default_rng([seed, 2, lesion])
+    return render(STYLES[dx], body, np.random.default_rng([seed, 3, lesion, view]))
+
+
+def render(
+    style: Style, body: Rng, camera: Rng, tint: Colour = (1, 1, 1), shrink: int = 1
+) -> Image.Image:
+    """Render one photo in a style.
+
+    Args:
+        style: what the lesion looks like.
+        body: draws what is the same in all photos of the lesion.
+        camera: draws what differs from photo to photo.
+        tint: multiplies the colours of the lesion and of its skin.
+        shrink: the photo has WIDTH / shrink × HEIGHT / shrink pixels; a divisor of both.
+    """
+    pixels = np.mgrid[: HEIGHT // shrink, : WIDTH // shrink]
+    y, x = pixels * float(shrink) + (shrink - 1) / 2
     # Framing: the lesion's position, size and angle.
     radius = body.uniform(105, 150) * camera.uniform(0.88, 1.12)
     middle = np.array([WIDTH / 2, HEIGHT / 2]) + camera.normal(0, 16, 2)
@@ -166,35 +195,34 @@ def render_photo(dx: str, seed: int, lesion: int, view: int) -> Image.Image:
         py = middle[1] + (pu * sine + pv * cosine) * radius**2
         return list(zip(px.tolist(), py.tolist(), strict=True))
 
-    picture = np.ones((HEIGHT, WIDTH, 3)) * SKIN[body.integers(len(SKIN))]
+    picture = np.ones((*u.shape, 3)) * SKIN[body.integers(len(SKIN))]
     picture *= 1 + 0.06 * (_noise(body, u * 1.2, v * 1.2) - 0.5)[..., None]
     picture *= 1 + 0.10 * (_noise(body, u * 16, v * 16) - 0.5)[..., None]
-    style = STYLES[dx]
     border = _border(body, u, v, style.wobble)
-    frame = _Lesion(body, u, v, radius, np.hypot(u, v) / border, to_pixels)
+    frame = Lesion(body, shrink, u, v, radius, np.hypot(u, v) / border, to_pixels)
     colour = style.paint(frame)
-    cover = style.cover * _step(1 - frame.depth, style.softness)
-    picture = _mix(picture, colour, cover)
-    hairs = _strokes([_hair(camera) for _ in range(camera.integers(0, 7))])
-    picture = _mix(picture, (0.20, 0.13, 0.09), 0.75 * hairs)
+    cover = style.cover * step(1 - frame.depth, style.softness)
+    picture = mix(picture, colour, cover) * tint
+    hairs = _strokes([_hair(camera) for _ in range(camera.integers(0, 7))], shrink)
+    picture = mix(picture, (0.20, 0.13, 0.09), 0.75 * hairs)
     light = camera.normal(0, 0.05, 2)
     gain = 1 + light[0] * (x / WIDTH - 0.5) * 2 + light[1] * (y / HEIGHT - 0.5) * 2
     picture *= camera.uniform(0.93, 1.06) * gain[..., None] * camera.normal(1, 0.012, 3)
     if camera.random() < 0.4:
         corner = np.hypot(x - WIDTH / 2, y - HEIGHT / 2) / camera.uniform(290, 330)
-        picture *= (0.08 + 0.92 * _step(1 - corner, 0.08))[..., None]
+        picture *= (0.08 + 0.92 * step(1 - corner, 0.08))[..., None]
     picture += camera.normal(0, 0.008, picture.shape)
     return Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8))
 
 
-def _step(field: Field, width: float) -> Field:
+def step(field: Field, width: float) -> Field:
     """Rise smoothly from 0 to 1 while `field` goes from -width/2 to width/2."""
     t = (field / width + 0.5).clip(0, 1)
     result: Field = t * t * (3 - 2 * t)
     return result
 
 
-def _mix(under: Field, colour: "Field | tuple[float, ...]", share: Field) -> Field:
+def mix(under: Field, colour: Field | Colour, share: Field) -> Field:
     """Blend a colour over a picture, by `share` of it."""
     return under + (np.asarray(colour) - under) * share[..., None]
 
@@ -203,7 +231,7 @@ def _noise(rng: Rng, x: Field, y: Field) -> Field:
     """Value noise: random values on a lattice of whole numbers, smoothly interpolated."""
     lattice = rng.random((64, 64))
     column, row = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, down = _step(x - column - 0.5, 1), _step(y - row - 0.5, 1)
+    right, down = step(x - column - 0.5, 1), step(y - row - 0.5, 1)
     column, row = column % 64, row % 64
     upper = lattice[row, column] * (1 - right) + lattice[row, (column + 1) % 64] * right
     row = (row + 1) % 64
@@ -238,7 +266,7 @@ def _branch(
     return lines
 
 
-def _strokes(lines: list[tuple[list[tuple[float, float]], float]]) -> Field:
+def _strokes(lines: list[tuple[list[tuple[float, float]], float]], shrink: int) -> Field:
     """Draw lines of some width in pixels, smooth-edged: 1 on a line."""
     mask = Image.new("L", (WIDTH * 2, HEIGHT * 2))
     pen = ImageDraw.Draw(mask)
@@ -246,7 +274,8 @@ def _strokes(lines: list[tuple[list[tuple[float, float]], float]]) -> Field:
         pen.line(
             [(x * 2, y * 2) for x, y in points], fill=255, width=round(width * 2), joint="curve"
         )
-    return np.asarray(mask.resize((WIDTH, HEIGHT), Image.Resampling.BOX)) / 255
+    size = WIDTH // shrink, HEIGHT // shrink
+    return np.asarray(mask.resize(size, Image.Resampling.BOX)) / 255
 
 
 def _hair(rng: Rng) -> tuple[list[tuple[float, float]], float]:
@@ -258,83 +287,75 @@ def _hair(rng: Rng) -> tuple[list[tuple[float, float]], float]:
     return points, float(rng.uniform(1.2, 2.4))
 
 
-def _akiec(lesion: _Lesion) -> Field:
+def _akiec(lesion: Lesion) -> Field:
     """Red, rough, with pale dots and yellow-white scale."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.86, 0.42, 0.36)), (0.74, 0.28, 0.25), lesion.noise(3)
     )
-    colour = _mix(colour, (0.95, 0.72, 0.62), 0.8 * lesion.spots(60, (0.03, 0.05), 1.0))
-    return _mix(colour, (0.97, 0.92, 0.78), 0.95 * _step(lesion.noise(3.5) - 0.62, 0.10))
+    colour = mix(colour, (0.95, 0.72, 0.62), 0.8 * lesion.spots(60, (0.03, 0.05), 1.0))
+    return mix(colour, (0.97, 0.92, 0.78), 0.95 * step(lesion.noise(3.5) - 0.62, 0.10))
 
 
-def _bcc(lesion: _Lesion) -> Field:
+def _bcc(lesion: Lesion) -> Field:
     """Pearly pink, blue-grey nests, branching vessels."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.93, 0.68, 0.69)), (0.97, 0.83, 0.84), lesion.noise(2)
     )
-    colour = _mix(colour, (0.36, 0.40, 0.58), 0.9 * lesion.spots(11, (0.09, 0.22)))
-    return _mix(colour, (0.78, 0.10, 0.16), 0.9 * lesion.vessels(5))
+    colour = mix(colour, (0.36, 0.40, 0.58), 0.9 * lesion.spots(11, (0.09, 0.22)))
+    return mix(colour, (0.78, 0.10, 0.16), 0.9 * lesion.vessels(5))
 
 
-def _bkl(lesion: _Lesion) -> Field:
+def _bkl(lesion: Lesion) -> Field:
     """Ochre, waxy, with a sharp border, pale cysts and dark plugs."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.76, 0.58, 0.30)), (0.60, 0.43, 0.20), lesion.noise(4)
     )
-    colour = _mix(colour, (0.99, 0.95, 0.80), lesion.spots(16, (0.04, 0.07)))
-    return _mix(colour, (0.28, 0.17, 0.08), 0.9 * lesion.spots(14, (0.03, 0.06)))
+    colour = mix(colour, (0.99, 0.95, 0.80), lesion.spots(16, (0.04, 0.07)))
+    return mix(colour, (0.28, 0.17, 0.08), 0.9 * lesion.spots(14, (0.03, 0.06)))
 
 
-def _df(lesion: _Lesion) -> Field:
+def _df(lesion: Lesion) -> Field:
     """A white scar in a ring of fine, light brown network."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.74, 0.54, 0.44)), (0.56, 0.37, 0.28), lesion.network(34)
     )
-    return _mix(colour, (0.96, 0.90, 0.87), _step(0.55 - lesion.depth + 0.2 * lesion.noise(3), 0.3))
+    return mix(colour, (0.96, 0.90, 0.87), step(0.55 - lesion.depth + 0.2 * lesion.noise(3), 0.3))
 
 
-def _mel(lesion: _Lesion) -> Field:
+def _mel(lesion: Lesion) -> Field:
     """Near black, ragged and of several colours, with a blue-white veil."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.30, 0.18, 0.14)),
         (0.07, 0.05, 0.06),
-        _step(lesion.noise(2.2) - 0.42, 0.25),
+        step(lesion.noise(2.2) - 0.42, 0.25),
     )
-    colour = _mix(colour, (0.55, 0.20, 0.16), 0.7 * _step(lesion.noise(2) - 0.66, 0.15))
-    return _mix(colour, (0.45, 0.52, 0.66), 0.75 * _step(lesion.noise(1.6) - 0.74, 0.3))
+    colour = mix(colour, (0.55, 0.20, 0.16), 0.7 * step(lesion.noise(2) - 0.66, 0.15))
+    return mix(colour, (0.45, 0.52, 0.66), 0.75 * step(lesion.noise(1.6) - 0.74, 0.3))
 
 
-def _nv(lesion: _Lesion) -> Field:
+def _nv(lesion: Lesion) -> Field:
     """Even brown and round, with a regular network."""
-    colour = _mix(
+    colour = mix(
         np.full((*lesion.u.shape, 3), (0.60, 0.39, 0.25)),
         (0.45, 0.27, 0.16),
-        _step(0.6 - lesion.depth, 0.9),
+        step(0.6 - lesion.depth, 0.9),
     )
-    return _mix(colour, (0.33, 0.19, 0.11), 0.75 * lesion.network(22))
+    return mix(colour, (0.33, 0.19, 0.11), 0.75 * lesion.network(22))
 
 
-def _vasc(lesion: _Lesion) -> Field:
+def _vasc(lesion: Lesion) -> Field:
     """Red and purple lagoons, pale walls between them."""
     colour = np.full((*lesion.u.shape, 3), (0.80, 0.42, 0.46))
-    colour = _mix(colour, (0.66, 0.05, 0.12), lesion.spots(26, (0.14, 0.26), 0.9))
-    return _mix(colour, (0.36, 0.05, 0.24), 0.9 * lesion.spots(9, (0.12, 0.22), 0.7))
-
-
-@dataclass(frozen=True)
-class _Style:
-    paint: Callable[[_Lesion], Field]
-    wobble: float  # of the outline: 0 is a circle
-    softness: float  # width of the border, in radii
-    cover: float  # 1 hides the skin
+    colour = mix(colour, (0.66, 0.05, 0.12), lesion.spots(26, (0.14, 0.26), 0.9))
+    return mix(colour, (0.36, 0.05, 0.24), 0.9 * lesion.spots(9, (0.12, 0.22), 0.7))
 
 
 STYLES = {
-    "akiec": _Style(_akiec, 0.14, 0.50, 0.90),
-    "bcc": _Style(_bcc, 0.12, 0.30, 0.85),
-    "bkl": _Style(_bkl, 0.10, 0.06, 0.95),
-    "df": _Style(_df, 0.05, 0.45, 0.85),
-    "mel": _Style(_mel, 0.26, 0.12, 0.97),
-    "nv": _Style(_nv, 0.05, 0.22, 0.95),
-    "vasc": _Style(_vasc, 0.10, 0.14, 0.95),
+    "akiec": Style(_akiec, 0.14, 0.50, 0.90),
+    "bcc": Style(_bcc, 0.12, 0.30, 0.85),
+    "bkl": Style(_bkl, 0.10, 0.06, 0.95),
+    "df": Style(_df, 0.05, 0.45, 0.85),
+    "mel": Style(_mel, 0.26, 0.12, 0.97),
+    "nv": Style(_nv, 0.05, 0.22, 0.95),
+    "vasc": Style(_vasc, 0.10, 0.14, 0.95),
 }

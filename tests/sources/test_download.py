@@ -54,7 +54,7 @@ def dataverse(kaggle: Path, tmp_path: Path) -> Path:
 
 def downloaded(source: Path | str, target: Path) -> dict[str, bytes]:
     (target / "images").mkdir(parents=True)
-    write_csv(target / "metadata.csv", download(str(source), 0, DATASET, target / "images"))
+    write_csv(target / "metadata.csv", download(str(source), 0, 1600, DATASET, target / "images"))
     return {
         str(path.relative_to(target)): path.read_bytes()
         for path in sorted(target.rglob("*"))
@@ -159,7 +159,7 @@ def test_folders_that_are_no_classes_of_the_dataset_are_named(kaggle: Path, tmp_
 def test_the_sample_needs_its_classes(tmp_path: Path) -> None:
     animals = Description(title="Animals", classes=("cat", "dog"), groups={}, watched=None)
     with pytest.raises(LesionsError, match="Animals lacks akiec, bcc"):
-        download("sample", 0, animals, tmp_path)
+        download("sample", 0, 1600, animals, tmp_path)
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_counts_of_published_data_are_checked(
     monkeypatch.setattr(transfers, "fetch", lambda _: files)
     (tmp_path / "out").mkdir()
     with pytest.raises(LesionsError, match=words):
-        download("dataverse", 0, DATASET, tmp_path / "out", table)
+        download("dataverse", 0, 1600, DATASET, tmp_path / "out", table)
 
 
 def test_members_cannot_leave_the_folder(dataverse: Path, tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_killed_anywhere_and_run_again(
         whole = work / "data" / "raw" / "images"
         assert not whole.exists() or len(list(whole.glob("*.jpg"))) == 28
     server.rate = None
-    download("dataverse", 0, DATASET, _new(tmp_path / "undisturbed"), table)
+    download("dataverse", 0, 1600, DATASET, _new(tmp_path / "undisturbed"), table)
     subprocess.run(
         [sys.executable, "-c", program],
         cwd=work,
