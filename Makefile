@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup repro test test-fast check report compare demo pictures templates verify seeds pitfalls shortcut bench gpu ham10000
+.PHONY: help setup repro test test-fast check report compare demo pictures templates verify seeds course pitfalls shortcut bench gpu ham10000
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 12
@@ -70,12 +70,15 @@ verify: setup  ## run the pipeline in every way that DVC has, and compare all by
 seeds: setup  ## run the pipeline with three seeds: how much the seed and the test photos change the results
 	python -m studies.seeds
 
+course: setup  ## do all that docs/course says, and fill its pages in again (20 minutes on two cores)
+	python -m studies.course
+
 pitfalls: setup  ## measure what a split by photo reports too high, on the photos of data/ (a minute)
 	dvc repro split
 	python -m studies.pitfalls
 
-shortcut: setup  ## plant a shortcut in the synthetic sample, and see what the network learns
-	python -m studies.shortcut -S image_size=128 -S epochs=20
+shortcut: setup  ## plant a shortcut in synthetic photos, and see what the network learns (3 minutes)
+	python -m studies.shortcut -S source=teaching -S image_size=64 -S holdout=any-lesion -S balance=none
 
 bench: setup  ## measure the speed against its upper bounds (15 minutes on two cores)
 	python -m benchmarks.throughput

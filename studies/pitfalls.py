@@ -4,10 +4,11 @@
     python -m studies.pitfalls
 
 Nothing is trained. Each photo gets the class of its nearest neighbour, by the features of a network
-as it is before training. Every photo is predicted twice, in five folds each: with the photos drawn
-one by one, so that photos of one lesion (or patient) are on both sides, and with whole lesions. The
-photos are the same, so the difference is due to the leak alone. Lesions that were photographed once
-are the control: they cannot leak.
+with ImageNet weights, or by its colours if the network would start from random weights. Every photo
+is predicted twice, in five folds each: with the photos drawn one by one, so that photos of one
+lesion (or patient) are on both sides, and with whole lesions. The photos are the same, so the
+difference is due to the leak alone. Lesions that were photographed once cannot leak: they are the
+control.
 
 A nearest neighbour gains more from a leak than a network does that is trained: it is all memory.
 """
@@ -27,7 +28,7 @@ from lesions.common import layout
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import Params, load_params
 from lesions.common.progress import progress
-from lesions.common.types import Bools, Features, Floats, Labels, Pixels
+from lesions.common.types import Bools, Features, Floats, Labels, Pixels, Rows
 from lesions.dataset.description import load_description
 from lesions.dataset.metadata import group_word, groups_of, read_table
 from lesions.dataset.photos import PhotoArray
@@ -40,6 +41,7 @@ from lesions.scoring.intervals import bootstrap_weights, percentile_interval
 from lesions.scoring.metrics import confusion_matrices, mean_of_known, sensitivities
 
 FOLDS = 5
+COLOURS = 8  # steps of red, of green and of blue
 
 
 class Leak(NamedTuple):
@@ -61,6 +63,21 @@ def main(
     ] = 1200,
 ) -> None:
     """Predict the photos of data/ by their nearest neighbours, under both splits."""
+    print(study(model, seed, most).text)
+
+
+class Study(NamedTuple):
+    """What `study` finds, and all that it was found with."""
+
+    leaks: list[Leak]
+    text: str
+    table: pd.DataFrame  # n photos
+    leaking: Rows  # (n,) the row of each photo's nearest neighbour
+    honest: Rows
+
+
+def study(model: str, seed: int, most: int) -> Study:
+    """Predict the photos of data/ by their nearest neighbours, under both splits."""
     params = load_params()
     dataset = load_description(params.dataset)
     # The photos of the split, with the lesions that it has joined.
@@ -70,16 +87,23 @@ def main(
     photos = PhotoArray(layout.RESIZED)
     groups = groups_of(table).to_numpy(dtype=str)
     labels = dataset.labels_of(table["dx"])
-    features = embed(photos.images, photos.rows(table["image_id"]), params, model)
+    rows = photos.rows(table["image_id"])
+    if params.starting_weights(model) == "random":  # its features would say nothing
+        features, kind = count_colours(photos.images, rows), f"counts of {COLOURS**3} colours"
+    else:
+        features = embed(photos.images, rows, params, model)
+        kind = f"features of {params.network(model).title} before training"
     word = group_word(table)
-    leaks, shared = measure(features, labels, groups, len(dataset.classes), seed, word)
-    start = f"{params.starting_weights(model)} weights, {photos.size} px"
-    print(
-        f"{len(table):,} photos of {len(set(groups)):,} {word}s; features of "
-        f"{params.network(model).title} before training ({start}); {FOLDS} folds, seed {seed}"
+    leaking, honest = neighbours(features, labels, groups, seed, word)
+    leaks = measure(labels, groups, leaking, honest, len(dataset.classes), word)
+    shared = (groups[leaking] == groups).mean()
+    text = (
+        f"{len(table):,} photos of {len(set(groups)):,} {word}s at {photos.size} px; {kind}; "
+        f"{FOLDS} folds, seed {seed}\n"
+        f"drawn by photo, {shared:.0%} of the nearest neighbours show the same {word}\n"
+        f"{as_text(leaks, word)}"
     )
-    print(f"drawn by photo, {shared:.0%} of the nearest neighbours show the same {word}")
-    print(as_text(leaks, word))
+    return Study(leaks, text, table, leaking, honest)
 
 
 def choose(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
@@ -93,11 +117,27 @@ def choose(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     return ordered[first < most].drop(columns="place").reset_index(drop=True)
 
 
-def embed(images: Pixels, rows: npt.NDArray[np.int64], params: Params, model: str) -> Features:
+def count_colours(images: Pixels, rows: Rows) -> Features:
+    """Count the pixels of each colour of a grid: (n, COLOURS³), rows of length 1.
+
+    Of the counts the square root, so that the similarity of two photos is the Bhattacharyya
+    coefficient of their histograms.
+    """
+    bins = COLOURS ** np.arange(3)
+    counts = [
+        np.bincount((images[row] // (256 // COLOURS) @ bins).ravel(), minlength=COLOURS**3)
+        for row in rows
+    ]
+    features: Features = np.sqrt(np.stack(counts)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features
+
+
+def embed(images: Pixels, rows: Rows, params: Params, model: str) -> Features:
     """Compute the features of a network before training: (n, f), rows of length 1."""
-    spec, weights = params.network(model), params.starting_weights(model)
+    spec = params.network(model)
     device = hardware.set_up(params.device, "fp32", params.deterministic).device
-    network = architectures.build(spec, 2, weights, params.seed).to(device).eval()
+    network = architectures.build(spec, 2, "imagenet", params.seed).to(device).eval()
     body = network.get_submodule(spec.features)
     loader = PhotoLoader(images, device)
     mean, std = (
@@ -105,45 +145,30 @@ def embed(images: Pixels, rows: npt.NDArray[np.int64], params: Params, model: st
         for values in channel_statistics(loader, rows)
     )
     batches = split_into_batches(rows, BATCH_SIZE)
-
-    def run() -> Features:
-        found = []
-        with torch.inference_mode(), progress(len(rows), "photos", "features") as bar:
-            for batch in loader(batches):
-                maps = body((to_float(batch) - mean) / std)
-                found.append(F.normalize(maps.mean(dim=(2, 3))).cpu())
-                bar.update(len(batch))
-        features: Features = torch.cat(found).numpy()
-        return features
-
-    if weights == "random":  # batch norm has to see the photos first
-        body.train()
-        run()
-        body.eval()
-    return run()
+    found = []
+    with torch.inference_mode(), progress(len(rows), "photos", "features") as bar:
+        for batch in loader(batches):
+            maps = body((to_float(batch) - mean) / std)
+            found.append(F.normalize(maps.mean(dim=(2, 3))).cpu())
+            bar.update(len(batch))
+    features: Features = torch.cat(found).numpy()
+    return features
 
 
-def measure(
-    features: Features,
-    labels: Labels,
-    groups: npt.NDArray[np.str_],
-    classes: int,
-    seed: int,
-    word: str = "lesion",
-) -> tuple[list[Leak], float]:
-    """Predict every photo under both splits, and compare.
+def neighbours(
+    features: Features, labels: Labels, groups: npt.NDArray[np.str_], seed: int, word: str
+) -> tuple[Rows, Rows]:
+    """Find each photo's nearest neighbour in the other folds of both splits.
 
     Args:
         features: (n, f) rows of length 1.
         labels: (n,) class indices.
         groups: (n,) the lesion or patient of each photo.
-        classes: how many there are.
         seed: of the folds.
         word: what the groups are.
 
     Returns:
-        All photos, those of lesions photographed once (the control) and the others; and the share
-        of the photos whose nearest neighbour in the leaking split shows the same lesion.
+        (n,) rows, if the photos are drawn one by one, and (n,) if they are drawn by group.
 
     Raises:
         LesionsError: a class has fewer lesions than FOLDS.
@@ -155,22 +180,43 @@ def measure(
     by_group = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(
         features, labels, groups
     )
-    leaking, honest = nearest(features, by_photo), nearest(features, by_group)
+    return nearest(features, by_photo), nearest(features, by_group)
+
+
+def measure(
+    labels: Labels,
+    groups: npt.NDArray[np.str_],
+    leaking: Rows,
+    honest: Rows,
+    classes: int,
+    word: str,
+) -> list[Leak]:
+    """Compare the predictions under both splits.
+
+    Args:
+        labels: (n,) class indices.
+        groups: (n,) the lesion or patient of each photo.
+        leaking, honest: as from `neighbours`.
+        classes: how many there are.
+        word: what the groups are.
+
+    Returns:
+        All photos, those of lesions photographed once (the control), and the others.
+    """
     sizes = pd.Series(groups).map(pd.Series(groups).value_counts()).to_numpy()
     parts = {
         "all": np.ones(len(labels), dtype=bool),
         f"{word}s with one photo": sizes == 1,
         f"{word}s with several": sizes > 1,
     }
-    leaks = [
+    return [
         compare(name, labels[leaking], labels[honest], labels, groups, part, classes)
         for name, part in parts.items()
         if part.any()
     ]
-    return leaks, float((groups[leaking] == groups).mean())
 
 
-def nearest(features: Features, folds: Iterator[Any]) -> npt.NDArray[np.int64]:
+def nearest(features: Features, folds: Iterator[Any]) -> Rows:
     """Find the most similar photo of the other folds, for each: (n,) indices."""
     found = np.zeros(len(features), dtype=np.int64)
     for others, held_out in folds:

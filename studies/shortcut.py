@@ -1,13 +1,13 @@
 """Shortcut: what a network learns when most training photos of a group have a ruler on them.
 
-    make shortcut                                                      on the synthetic sample
+    make shortcut                                                   on the teaching sample
     python -m studies.shortcut -S source=FOLDER -S image_size=96    on real photos
 
 It trains one network twice from the same start, once on the photos as they are and once with rulers
 on `--share` of the training photos of the watched group (the parameter `shortcut`). Then it
 predicts every validation and test photo twice: as it is, and with a ruler. The lesion is the same,
-so a difference is due to the ruler alone. It prints a table, and writes it and a picture with heat
-maps to `--folder`.
+so a difference is due to the ruler alone. It prints a table, and writes it and a picture to
+`--folder`, from 128 px on with heat maps.
 """
 
 from pathlib import Path
@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import run_cli
+from lesions.common.params import Params
 from lesions.common.types import Pixels
 from lesions.dataset.description import Description, load_description
-from lesions.dataset.metadata import read_table
+from lesions.dataset.metadata import groups_of, read_table
 from lesions.dataset.photos import PhotoArray
 from lesions.dataset.shortcut import draw_ruler
 from lesions.networks import hardware
@@ -44,6 +45,7 @@ class HeldOut(NamedTuple):
 
     dataset: Description
     labels: npt.NDArray[np.int64]  # (n,)
+    lesions: npt.NDArray[np.str_]  # (n,) or patients
     plain: Pixels  # (n, s, s, 3)
     ruled: Pixels  # the same photos
 
@@ -55,7 +57,25 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where trained models are kept.")] = Path("shortcut"),
 ) -> None:
     """Train with and without a planted shortcut, and predict photos with and without a ruler."""
-    params = read_params(set_param or [], model)
+    found = study(read_params(set_param or [], model), model, share, folder)
+    write_csv(folder / "shortcut.csv", found.table)
+    write_picture(folder / "shortcut.png", found.picture)
+    print(as_text(found.table))
+    print(f"{len(found.photos.labels)} validation and test photos; {folder}/shortcut.csv and .png")
+
+
+class Study(NamedTuple):
+    """What `study` finds."""
+
+    table: pd.DataFrame
+    photos: HeldOut
+    # (n, classes), without and with a ruler, by the networks trained without and with rulers
+    probabilities: list[tuple[Probabilities, Probabilities]]
+    picture: Figure
+
+
+def study(params: Params, model: str, share: float, folder: Path) -> Study:
+    """Train with and without a planted shortcut, and predict photos with and without a ruler."""
     names = {"photos as they are": 0.0, f"rulers on {share:.0%}": share}
     places = {
         name: train(folder, params.model_copy(update={"shortcut": planted}), model)
@@ -65,29 +85,30 @@ def main(
     dataset = load_description(params.dataset)
     watched = dataset.watched or next(iter(dataset.groups))
     photos = held_out_photos(next(iter(places.values())), dataset)  # both have the same split
-    rows = []
+    rows, probabilities = [], []
     for trained_on, place in places.items():
         classifier = load(place / f"models/{model}.safetensors", used, model).classifier
         plain, ruled = predict(classifier, photos.plain), predict(classifier, photos.ruled)
-        for tested_with, probabilities in (("no ruler", plain), ("ruler", ruled)):
-            found = count(probabilities, photos, watched)
+        probabilities.append((plain, ruled))
+        for tested_with, scores in (("no ruler", plain), ("ruler", ruled)):
+            found = count(scores, photos, watched)
             rows.append({"trained on": trained_on, "tested with": tested_with, **found})
-    table = pd.DataFrame(rows)
-    write_csv(folder / "shortcut.csv", table)
-    title = f"{params.networks[model].title}, trained with rulers on {share:.0%} of {watched}"
-    write_picture(folder / "shortcut.png", draw(classifier, photos, watched, plain, ruled, title))
-    print(as_text(table))
-    print(f"{len(photos.labels)} validation and test photos; {folder}/shortcut.csv and .png")
+    title = (
+        f"{params.networks[model].title}, trained with rulers on {share:.0%} of {watched} photos"
+    )
+    picture = draw(classifier, photos, watched, plain, ruled, title)
+    return Study(pd.DataFrame(rows), photos, probabilities, picture)
 
 
 def held_out_photos(place: Path, dataset: Description) -> HeldOut:
     """Read the validation and test photos of a training, and draw a ruler on a copy of each."""
     paths = (place / f"data/split/{name}.csv" for name in ("val", "test"))
-    tables = [read_table(path, "image_id", "dx") for path in paths]
+    tables = [read_table(path, "image_id", "lesion_id", "dx") for path in paths]
     table = pd.concat(tables, ignore_index=True)
     photos = PhotoArray(place / "data/resized")
     plain = np.array(photos.images[photos.rows(table["image_id"])])
-    return HeldOut(dataset, dataset.labels_of(table["dx"]), plain, draw_ruler(plain))
+    lesions = groups_of(table).to_numpy(dtype=str)
+    return HeldOut(dataset, dataset.labels_of(table["dx"]), lesions, plain, draw_ruler(plain))
 
 
 def predict(classifier: Classifier, images: Pixels) -> Probabilities:
@@ -126,22 +147,30 @@ def draw(
 ) -> Figure:
     """Draw the three photos whose probability of a group the ruler raises most.
 
-    Each without and with the ruler, next to the regions that support the group's first class.
+    Each without and with the ruler; next to it the regions that support the group's first class, if
+    photos of this size have a heat map.
     """
     members = photos.dataset.indices(group)
     before, after = score(plain, members), score(ruled, members)
     cases = np.argsort(before - after, kind="stable")[:3]
-    figure = Figure(figsize=(8, 2.3 * len(cases)), layout="constrained")
-    figure.suptitle(title)
-    axes = figure.subplots(len(cases), 4, squeeze=False)
-    for row, case in zip(axes, cases, strict=True):
-        for start, images, scores in ((0, photos.plain, before), (2, photos.ruled, after)):
-            photo = images[case]
-            heat = grad_cam(classifier, photo[None], members[:1])
-            row[start].imshow(photo)
-            row[start].set_title(f"{group} {scores[case]:.2f}", fontsize=10)
-            row[start + 1].imshow(photo if heat is None else overlay(photo, heat[0]))
-            row[start + 1].set_title(f"supports {group}" if heat is not None else "", fontsize=10)
+    heats = [
+        grad_cam(classifier, images[cases], members[:1] * len(cases))
+        for images in (photos.plain, photos.ruled)
+    ]
+    width = 1 if heats[0] is None else 2  # columns per photo
+    figure = Figure(figsize=(4 * width, 2.3 * len(cases)), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(len(cases), 2 * width, squeeze=False)
+    for number, (row, case) in enumerate(zip(axes, cases, strict=True)):
+        pairs = ((photos.plain, before, heats[0]), (photos.ruled, after, heats[1]))
+        for start, (images, scores, heat) in enumerate(pairs):
+            axis = row[start * width]
+            axis.imshow(images[case])
+            axis.set_title(f"{group} {scores[case]:.2f}", fontsize=10)
+            if heat is not None:
+                axis = row[start * width + 1]
+                axis.imshow(overlay(images[case], heat[number]))
+                axis.set_title(f"supports {group}", fontsize=10)
         row[0].set_ylabel(photos.dataset.classes[photos.labels[case]])
         for axis in row:
             axis.set_xticks([])

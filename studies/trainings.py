@@ -1,4 +1,4 @@
-"""Trainings of one network with other parameters, outside DVC, for `shortcut`."""
+"""Trainings of one network with other parameters, outside DVC, for `shortcut` and `course`."""
 
 import hashlib
 import os
@@ -15,6 +15,7 @@ from lesions.common.params import Params, check_params, load_params
 from lesions.common.yaml_files import parse_yaml
 from lesions.dataset.metadata import read_pairs
 
+PHOTOS = ("source", "sample_seed", "sample_size", "image_size")  # the parameters that make them
 ROOT = Path(__file__).parent.parent
 SetParam = Annotated[list[str] | None, typer.Option("--set-param", "-S", help="As in dvc exp run.")]
 
@@ -62,7 +63,7 @@ def train(folder: Path, params: Params, model: str) -> Path:
         return place
 
     # The photos, for all trainings.
-    photos = folder / f"photos-{_digest(params.source, params.sample_seed, params.image_size)}"
+    photos = folder / f"photos-{_digest(*(getattr(params, key) for key in PHOTOS))}"
     if not (photos / "data/resized/images.npy").exists():
         prepare(photos, params)
         run(photos, "stages.download")
@@ -81,6 +82,11 @@ def prepare(place: Path, params: Params) -> None:
     """Make a folder for stages to run in, without what an interrupted run has left there."""
     shutil.rmtree(place, ignore_errors=True)
     (place / "data").mkdir(parents=True)
+    write_params(place, params)
+
+
+def write_params(place: Path, params: Params) -> None:
+    """Write the parameters of the stages that run in a folder."""
     (place / "params.yaml").write_text(yaml.safe_dump(params.model_dump()), encoding="utf-8")
 
 
@@ -88,9 +94,18 @@ def _digest(*values: object) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:8]
 
 
-def run(place: Path, module: str, *arguments: str) -> None:
-    """Run a stage in a folder; its output is shown."""
+def run(place: Path, module: str, *arguments: str) -> str:
+    """Run a stage in a folder; show what it prints, and return it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", module, *arguments]
-    if subprocess.run(command, cwd=place, env=environment, check=False).returncode:
+    lines = []
+    with subprocess.Popen(
+        command, cwd=place, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if process.returncode:
         sys.exit(f"{module} failed in {place}. Fix the cause and run this again.")
+    return "".join(lines)

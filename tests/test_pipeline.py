@@ -103,7 +103,7 @@ def test_git_has_results_but_no_photos_and_no_weights(project: Path) -> None:
     names = git(project, "ls-files").splitlines()
     assert {"metrics/test/resnet50.json", "plots/mobilenetv2/history.csv", "dvc.lock"} <= set(names)
     assert not [name for name in names if name.endswith((".npy", ".safetensors"))]
-    synthetic = ["docs/sample.jpg", "docs/shortcut.jpg"]
+    synthetic = ["docs/course/photos.jpg", "docs/sample.jpg"]
     assert [name for name in names if name.endswith(".jpg")] == synthetic
     inside = [name for name in names if name.startswith(("data/", "models/"))]
     assert inside == ["data/.gitkeep", "models/.gitkeep"]

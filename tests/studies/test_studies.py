@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from lesions.common.errors import LesionsError
 from lesions.common.types import Features, Labels
 from lesions.evaluation.predictions import as_table
 from lesions.evaluation.tables import bootstrap, point_estimates
-from studies import pitfalls, seeds, shortcut, trainings
+from studies import choosing, pitfalls, rules, seeds, shortcut, trainings
 
 
 def test_seeds_and_photos_have_deviations_of_their_own(
@@ -96,8 +97,16 @@ def made_up(lesions: int, views: int) -> tuple[Features, Labels, npt.NDArray[np.
     return features.astype(np.float32), classes[of_photo], of_photo.astype(str)
 
 
+def measure_leak(lesions: int, views: int) -> tuple[list[pitfalls.Leak], float]:
+    """Measure the leak of such features, and the share of neighbours of one lesion."""
+    features, labels, groups = made_up(lesions, views)
+    leaking, honest = pitfalls.neighbours(features, labels, groups, 0, "lesion")
+    leaks = pitfalls.measure(labels, groups, leaking, honest, 3, "lesion")
+    return leaks, float((groups[leaking] == groups).mean())
+
+
 def test_a_leak_is_seen_where_lesions_have_several_photos_and_nowhere_else() -> None:
-    leaks, shared = pitfalls.measure(*made_up(300, 3), 3, seed=0)
+    leaks, shared = measure_leak(300, 3)
     whole, once, several = leaks
     assert (whole.part, once.part) == ("all", "lesions with one photo")
     assert once.photos + several.photos == whole.photos == 600
@@ -105,8 +114,7 @@ def test_a_leak_is_seen_where_lesions_have_several_photos_and_nowhere_else() -> 
     assert whole.low > 0.05
     assert once.low < 0  # no gain
     assert 0.5 < shared < 0.75  # three quarters of the photos have another of their lesion
-    again, _ = pitfalls.measure(*made_up(300, 3), 3, seed=0)
-    assert again == leaks
+    assert measure_leak(300, 3) == (leaks, shared)
     text = pitfalls.as_text(leaks, "lesion")
     difference = several.leaking - several.honest
     assert f"| lesions with several | 450 | {several.leaking:.3f} |" in text
@@ -114,12 +122,77 @@ def test_a_leak_is_seen_where_lesions_have_several_photos_and_nowhere_else() -> 
 
 
 def test_without_several_photos_there_is_nothing_to_leak() -> None:
-    features, labels, groups = made_up(200, 1)
-    leaks, shared = pitfalls.measure(features, labels, groups, 3, seed=1)
+    features, _, groups = made_up(200, 1)
+    leaks, shared = measure_leak(200, 1)
     assert [leak.part for leak in leaks] == ["all", "lesions with one photo"]
     assert shared == 0
     with pytest.raises(LesionsError, match="a class has 2 lesions; 5 are needed"):
-        pitfalls.measure(features[:6], np.repeat([0, 1, 2], 2), groups[:6], 3, seed=1)
+        pitfalls.neighbours(features[:6], np.repeat([0, 1, 2], 2), groups[:6], 0, "lesion")
+
+
+def test_colours_are_counted_and_a_photo_is_most_like_itself_in_other_positions() -> None:
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    turned = np.concatenate([photos, photos[:, ::-1, :, :]])
+    features = pitfalls.count_colours(turned, np.arange(6))
+    assert features.shape == (6, pitfalls.COLOURS**3)
+    assert np.allclose(np.linalg.norm(features, axis=1), 1)
+    assert np.allclose(features[:3], features[3:])
+    red, blue = (np.full((1, 32, 32, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    pure = pitfalls.count_colours(np.concatenate([red, blue]), np.arange(2))
+    assert pure.max(axis=1).tolist() == [1, 1]
+    assert pure.argmax(axis=1).tolist() == [7, 7 * 64]
+
+
+def test_a_test_set_that_chooses_is_too_good_and_a_validation_set_is_not() -> None:
+    rng = np.random.default_rng(0)
+    lesions = np.repeat(np.arange(300), 2)
+    equal = rng.random((50, 600)) < 0.7  # models that differ by luck alone
+    on_test, on_validation = choosing.measure(equal, lesions, 100, seed=0)
+    assert on_test.reported - on_test.new > on_test.low > 0.03
+    assert on_validation.low < 0 < on_validation.high
+    assert on_test.new == pytest.approx(0.7, abs=0.03)
+    again = choosing.measure(equal, lesions, 100, seed=0)
+    assert again == [on_test, on_validation]
+    # Nothing to choose from: nothing gained.
+    one, _ = choosing.measure(equal[:1], lesions, 100, seed=0)
+    assert one.low < 0 < one.high
+    text = choosing.as_text([on_test])
+    assert f"| the test set | {on_test.reported:.3f} | {on_test.new:.3f} |" in text
+
+
+def test_the_mean_of_the_seeds_is_one_more_rule() -> None:
+    one, other = random_predictions(seed=0), random_predictions(seed=1)
+    prevalence = np.full(7, 1 / 7)
+    found = [
+        {rules.AS_TRAINED: rules.Rule({"test": each.probabilities}, prevalence)}
+        for each in (one, dataclasses.replace(other, labels=one.labels))
+    ]
+    mean = rules.Rule({"test": (one.probabilities + other.probabilities) / 2}, prevalence)
+    text = rules.as_text(found, mean, one.photos, "test", "most-probable", one.dataset)
+    header, _, first, last = text.splitlines()
+    assert header == "| rule | run 0 | run 1 |"
+    value = point_estimates(one)["balanced_accuracy"]
+    assert first.startswith(f"| as trained | {value:.3f} |")
+    assert last.startswith("| mean of the seeds | ")
+    assert last.count(" to ") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("project")
+def test_rules_are_compared_on_validation_and_test(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules.main("mobilenetv2", [project, project])
+    output = capsys.readouterr().out
+    for title in ("validation, most-probable", "test, balanced"):
+        assert title in output
+    assert output.count("| four views |") == output.count("| refitted last layer |") == 4
+    other = shutil.copytree(project / "data/split", tmp_path / "data/split")
+    table = pd.read_csv(other / "val.csv", dtype=str)
+    write_csv(other / "val.csv", table.iloc[1:])
+    with pytest.raises(LesionsError, match="not have the same validation photos"):
+        rules.main("mobilenetv2", [project, tmp_path])
 
 
 def test_a_common_class_is_thinned_by_whole_lesions() -> None:
@@ -140,7 +213,7 @@ def test_the_leak_of_the_sample_is_measured_in_its_folder(
     monkeypatch.chdir(project)
     pitfalls.main("mobilenetv2", 0, 1200)
     output = capsys.readouterr().out
-    assert "99 photos of 84 lesions; features of MobileNetV2 before training" in output
+    assert "99 photos of 84 lesions at 224 px; counts of 512 colours; 5 folds" in output
     assert "| lesions with several |" in output
 
 
