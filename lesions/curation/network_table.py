@@ -58,7 +58,7 @@ def remove_network(name: str) -> None:
     """Take a network out of params.yaml and dvc.yaml.
 
     Raises:
-        LesionsError: it is not there, is the only one, or other blocks refer to its blocks.
+        LesionsError: it is not there, or is the only one.
     """
     params = load_params()
     params.network(name)
@@ -68,12 +68,18 @@ def remove_network(name: str) -> None:
     start, end = _entry(entries, name)
     del entries[start:end]
     lines = layout.PIPELINE.read_text(encoding="utf-8").splitlines()
-    for start, end in reversed(list(_blocks(lines, name))):
-        if "&" in "".join(lines[start:end]):
-            raise LesionsError(
-                f"{layout.PIPELINE}: the other networks refer to the block of {name} in line "
-                f"{start + 1} (the anchors after &). Move these to another network's block first."
-            )
+    blocks = list(_blocks(lines, name))
+    if any("&" in line for start, end in blocks for line in lines[start:end]):
+        # Other networks refer to these blocks (the anchors after &). So they become the blocks of
+        # the next network, whose own are deleted.
+        heir = next(other for other in params.networks if other != name)
+        titles = params.networks[name].title, params.networks[heir].title
+        own = list(_blocks(lines, heir))
+        for start, end in blocks:
+            renamed = [_renamed(line, name, heir) for line in lines[start:end]]
+            lines[start:end] = [line.replace(*titles) for line in renamed]
+        blocks = own
+    for start, end in reversed(blocks):
         blank = start > 0 and not lines[start - 1] and (end == len(lines) or not lines[end])
         del lines[start - blank : end]
     _write(entries, lines)

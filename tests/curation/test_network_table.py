@@ -60,9 +60,21 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(place: Path) -> N
         add_network("Other Net", SPEC)
     with pytest.raises(LesionsError, match="model 'vgg' is unknown"):
         remove_network("vgg")
-    with pytest.raises(LesionsError, match="the other networks refer to the block of resnet50"):
-        remove_network("resnet50")
     assert {name: (place / name).read_text() for name in before} == before
+
+
+def test_blocks_that_others_refer_to_become_those_of_the_next_network(place: Path) -> None:
+    before = yaml.safe_load((place / "dvc.yaml").read_text())
+    remove_network("resnet50")
+    text = (place / "dvc.yaml").read_text()
+    assert "resnet50" not in text.lower()
+    assert list(load_params().networks) == ["mobilenetv2"]
+    after = yaml.safe_load(text)
+    old, new = (one["stages"].pop("train-mobilenetv2") for one in (before, after))
+    assert {**old, "desc": ""} == {**new, "desc": ""}
+    assert list(after["stages"]) == [name for name in before["stages"] if "resnet50" not in name]
+    assert "models/mobilenetv2.safetensors" in after["stages"]["evaluate"]["deps"]
+    assert "mobilenetv2" in after["artifacts"]
 
 
 def test_titles_of_all_languages_and_files_written_by_hand(place: Path) -> None:
