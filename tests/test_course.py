@@ -113,7 +113,7 @@ def test_commands_of_all_pages_run_in_order(tmp_path: Path, warm_python: None) -
     for page in pages:
         text = page.read_text().replace("\\\n", " ")
         for words in commands(text):
-            if words[0] in ("git", "make", "source"):
+            if words[0] in ("make", "source") or words[:2] == ["git", "clone"]:
                 continue
             if "source=teaching" in words:  # the start
                 words += SMALL
@@ -133,24 +133,23 @@ def test_commands_of_all_pages_run_in_order(tmp_path: Path, warm_python: None) -
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("course")
-def test_pages_are_filled_by_what_two_seeds_give(tmp_path: Path) -> None:
+def test_pages_are_filled_by_what_comes(tmp_path: Path) -> None:
     pages = shutil.copytree(PAGES, tmp_path / "pages")
     for page in pages.glob("[0-9]*.md"):
         page.write_text(course.BLOCK.sub(r"\1\3", page.read_text()))
         page.with_suffix(".png").unlink(missing_ok=True)
-    with contextlib.suppress(SystemExit):  # "Does not hold": there are few photos
-        course.main([*SMALL[1::2], "epochs=2"], 2, tmp_path / "course", pages)
+    with contextlib.suppress(SystemExit):  # "Does not hold": so short a training learns nothing
+        course.main([*SMALL[1::2], "epochs=2"], 1, tmp_path / "course", pages)
     for name in course.LESSONS:
         text = (pages / f"{name}.md").read_text()
-        assert "| difference | seed 0 | seed 1 |" in text
-        rows = [line for line in text.splitlines() if line.count(" to ") >= 2]
-        assert len(rows) >= 2, name
+        assert "| difference | seed 0 |" in text
+        assert len(rows_of(pages / f"{name}.md")) >= 2, name
         assert (pages / f"{name}.png").stat().st_size > 10_000
     assert "split by lesion" in (pages / "1-leak.md").read_text().split("<!-- output -->")[1]
     leak = next(line for line in rows_of(pages / "1-leak.md") if line.startswith("| all |"))
-    assert all(float(cell.split()[0]) > 0.03 for cell in leak.split("|")[2:4])
-    planted = rows_of(pages / "3-shortcut.md")[0]
-    assert all(float(cell.split()[0]) > 0.1 for cell in planted.split("|")[2:4])
+    assert float(leak.split("|")[2].split()[0]) > 0.03
+    chosen_on_test = rows_of(pages / "6-choosing.md")[0]
+    assert float(chosen_on_test.split("|")[2].split()[0]) > 0.02
 
 
 def rows_of(page: Path) -> list[str]:
