@@ -340,7 +340,7 @@ def test_killed_anywhere_and_run_again(
         from lesions.dataset.description import load_description
         from lesions.sources.download import download
         with atomic_write(Path("data/raw/images"), folder=True) as images:
-            download("dataverse", 0, load_description({DATASET_FILE!r}), images, {table!r})
+            download("dataverse", 0, 1600, load_description({DATASET_FILE!r}), images, {table!r})
         """
     )
     work = tmp_path / "work"

@@ -213,7 +213,7 @@ def test_the_leak_of_the_sample_is_measured_in_its_folder(
     monkeypatch.chdir(project)
     pitfalls.main("mobilenetv2", 0, 1200)
     output = capsys.readouterr().out
-    assert "99 photos of 84 lesions at 224 px; counts of 512 colours; 5 folds" in output
+    assert "99 photos of 84 lesions at 32 px; counts of 512 colours; 5 folds" in output
     assert "| lesions with several |" in output
 
 
