@@ -70,7 +70,7 @@ verify: setup  ## run the pipeline in every way that DVC has, and compare all by
 seeds: setup  ## run the pipeline with three seeds: how much the seed and the test photos change the results
 	python -m studies.seeds
 
-course: setup  ## do all that docs/course says, and fill its pages in again (20 minutes on two cores)
+course: setup  ## do all that docs/course says, and fill its pages in again (15 minutes on two cores)
 	python -m studies.course
 
 pitfalls: setup  ## measure what a split by photo reports too high, on the photos of data/ (a minute)

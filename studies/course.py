@@ -260,23 +260,27 @@ def planted(course: Course) -> Lesson:
     labels, groups = found.photos.labels, pd.Series(found.photos.lesions)
     members = course.dataset.indices(course.group)
     cases = np.isin(labels, members)
-    # 1 where a photo is predicted as it, by the networks trained without and with rulers.
-    (clean, clean_ruled), (plain, ruled) = (
-        [np.isin(one.argmax(axis=1), members).astype(int) for one in of_network]
-        for of_network in found.probabilities
-    )
-    right, right_planted = (
-        (of_network[0].argmax(axis=1) == labels).astype(int) for of_network in found.probabilities
-    )
+    every = np.full(len(labels), True)
+    without, with_rulers = found.probabilities
+    # Of each photo, trained with rulers − without: whether it is predicted as it, and rightly.
+    called, right = {}, {}
+    for kind in (shortcut.WITHOUT, shortcut.AS_TRAINED, shortcut.ON_ALL):
+        first, second = without[kind].argmax(axis=1), with_rulers[kind].argmax(axis=1)
+        called[kind] = np.isin(second, members).astype(int) - np.isin(first, members)
+        right[kind] = (second == labels).astype(int) - (first == labels)
+    rise = called[shortcut.ON_ALL] - called[shortcut.WITHOUT]
     effects = {
         f"others predicted as {course.group}: rise by a ruler, trained with rulers − without": (
-            mean_of(ruled - plain - (clean_ruled - clean), ~cases, groups)._replace(claimed=True)
+            mean_of(rise, ~cases, groups)._replace(claimed=True)
         ),
-        f"{course.group} found without rulers: trained with rulers − without": mean_of(
-            plain - clean, cases, groups
+        "accuracy with rulers as in training: trained with rulers − without": (
+            mean_of(right[shortcut.AS_TRAINED], every, groups)._replace(claimed=True)
         ),
         "accuracy without rulers: trained with rulers − without": mean_of(
-            right_planted - right, np.full(len(labels), True), groups
+            right[shortcut.WITHOUT], every, groups
+        ),
+        f"{course.group} found without rulers: trained with rulers − without": mean_of(
+            called[shortcut.WITHOUT], cases, groups
         ),
     }
     return Lesson(shortcut.as_text(found.table), effects, found.picture)

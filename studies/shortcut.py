@@ -6,8 +6,9 @@
 It trains one network twice from the same start, once on the photos as they are and once with rulers
 on `--share` of the training photos of the watched group (the parameter `shortcut`). Then it
 predicts every validation and test photo twice: as it is, and with a ruler. The lesion is the same,
-so a difference is due to the ruler alone. It prints a table, and writes it and a picture to
-`--folder`, from 128 px on with heat maps.
+so a difference is due to the ruler alone. With rulers on the same share of the group and on no
+other photo, it shows what a test reports if its photos have the shortcut too. It prints a table,
+and writes it and a picture to `--folder`, from 128 px on with heat maps.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ from lesions.common.types import Pixels
 from lesions.dataset.description import Description, load_description
 from lesions.dataset.metadata import groups_of, read_table
 from lesions.dataset.photos import PhotoArray
-from lesions.dataset.shortcut import draw_ruler
+from lesions.dataset.shortcut import choose_photos, draw_ruler
 from lesions.networks import hardware
 from lesions.networks.batches import PhotoLoader
 from lesions.networks.classifier import Classifier
@@ -34,10 +35,12 @@ from lesions.networks.inference import run_inference
 from lesions.networks.model_file import load
 from lesions.reporting.heatmaps import grad_cam, overlay
 from lesions.reporting.pictures import write_picture
+from lesions.reporting.render import number
 from lesions.scoring.operating_points import score
 from studies.trainings import SetParam, read_params, train
 
 Probabilities = npt.NDArray[np.float64]
+WITHOUT, AS_TRAINED, ON_ALL = "no rulers", "rulers as in training", "rulers on all"
 
 
 class HeldOut(NamedTuple):
@@ -46,6 +49,7 @@ class HeldOut(NamedTuple):
     dataset: Description
     labels: npt.NDArray[np.int64]  # (n,)
     lesions: npt.NDArray[np.str_]  # (n,) or patients
+    planted: npt.NDArray[np.bool_]  # (n,) which have a ruler if it is planted as in training
     plain: Pixels  # (n, s, s, 3)
     ruled: Pixels  # the same photos
 
@@ -69,8 +73,8 @@ class Study(NamedTuple):
 
     table: pd.DataFrame
     photos: HeldOut
-    # (n, classes), without and with a ruler, by the networks trained without and with rulers
-    probabilities: list[tuple[Probabilities, Probabilities]]
+    # Of the networks trained without and with rulers: (n, classes) for each kind of test
+    probabilities: list[dict[str, Probabilities]]
     picture: Figure
 
 
@@ -84,31 +88,45 @@ def study(params: Params, model: str, share: float, folder: Path) -> Study:
     used = hardware.set_up(params.device, "fp32", params.deterministic)
     dataset = load_description(params.dataset)
     watched = dataset.watched or next(iter(dataset.groups))
-    photos = held_out_photos(next(iter(places.values())), dataset)  # both have the same split
+    # Both trainings have the same split.
+    photos = held_out_photos(next(iter(places.values())), dataset, watched, share, params.seed)
     rows, probabilities = [], []
     for trained_on, place in places.items():
         classifier = load(place / f"models/{model}.safetensors", used, model).classifier
         plain, ruled = predict(classifier, photos.plain), predict(classifier, photos.ruled)
-        probabilities.append((plain, ruled))
-        for tested_with, scores in (("no ruler", plain), ("ruler", ruled)):
+        planted = np.where(photos.planted[:, None], ruled, plain)
+        probabilities.append({WITHOUT: plain, AS_TRAINED: planted, ON_ALL: ruled})
+        for tested_with, scores in probabilities[-1].items():
             found = count(scores, photos, watched)
             rows.append({"trained on": trained_on, "tested with": tested_with, **found})
-    title = (
-        f"{params.networks[model].title}, trained with rulers on {share:.0%} of {watched} photos"
-    )
+    network = params.networks[model].title
+    title = f"{network},\ntrained with rulers on {share:.0%} of {watched} photos"
     picture = draw(classifier, photos, watched, plain, ruled, title)
     return Study(pd.DataFrame(rows), photos, probabilities, picture)
 
 
-def held_out_photos(place: Path, dataset: Description) -> HeldOut:
-    """Read the validation and test photos of a training, and draw a ruler on a copy of each."""
+def held_out_photos(
+    place: Path, dataset: Description, group: str, share: float, seed: int
+) -> HeldOut:
+    """Read the validation and test photos of a training, and draw a ruler on a copy of each.
+
+    Args:
+        place: the folder of the training.
+        dataset: names the classes.
+        group: whose photos get rulers if they are planted as in training.
+        share: of these photos.
+        seed: of the choice.
+    """
     paths = (place / f"data/split/{name}.csv" for name in ("val", "test"))
     tables = [read_table(path, "image_id", "lesion_id", "dx") for path in paths]
     table = pd.concat(tables, ignore_index=True)
     photos = PhotoArray(place / "data/resized")
     plain = np.array(photos.images[photos.rows(table["image_id"])])
     lesions = groups_of(table).to_numpy(dtype=str)
-    return HeldOut(dataset, dataset.labels_of(table["dx"]), lesions, plain, draw_ruler(plain))
+    chosen = choose_photos(table, dataset.groups[group], share, seed)
+    planted = table["image_id"].isin(chosen).to_numpy()
+    labels = dataset.labels_of(table["dx"])
+    return HeldOut(dataset, labels, lesions, planted, plain, draw_ruler(plain))
 
 
 def predict(classifier: Classifier, images: Pixels) -> Probabilities:
@@ -133,7 +151,8 @@ def count(probabilities: Probabilities, photos: HeldOut, group: str) -> dict[str
 
 def as_text(table: pd.DataFrame) -> str:
     """Lay out the table as Markdown."""
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    texts = table.map(lambda cell: number(cell) if isinstance(cell, float) else str(cell))
+    lines = [list(table.columns), ["---"] * table.shape[1], *texts.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -161,7 +180,7 @@ def draw(
     figure = Figure(figsize=(4 * width, 2.3 * len(cases)), layout="constrained")
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots(len(cases), 2 * width, squeeze=False)
-    for number, (row, case) in enumerate(zip(axes, cases, strict=True)):
+    for line, (row, case) in enumerate(zip(axes, cases, strict=True)):
         pairs = ((photos.plain, before, heats[0]), (photos.ruled, after, heats[1]))
         for start, (images, scores, heat) in enumerate(pairs):
             axis = row[start * width]
@@ -169,7 +188,7 @@ def draw(
             axis.set_title(f"{group} {scores[case]:.2f}", fontsize=10)
             if heat is not None:
                 axis = row[start * width + 1]
-                axis.imshow(overlay(images[case], heat[number]))
+                axis.imshow(overlay(images[case], heat[line]))
                 axis.set_title(f"supports {group}", fontsize=10)
         row[0].set_ylabel(photos.dataset.classes[photos.labels[case]])
         for axis in row:

@@ -235,8 +235,11 @@ def test_the_shortcut_is_tested_with_and_without_the_ruler(
     shortcut.main(changes, "mobilenetv2", 0.8, tmp_path)
     output = capfd.readouterr().out
     assert "shortcut: a ruler on 11 training photos of melanoma" in output  # of 14
-    assert output.count("| photos as they are |") == output.count("| rulers on 80% |") == 2
+    assert output.count("| photos as they are |") == output.count("| rulers on 80% |") == 3
     table = pd.read_csv(tmp_path / "shortcut.csv")
-    assert table["tested with"].tolist() == ["no ruler", "ruler"] * 2
+    kinds = ["no rulers", "rulers as in training", "rulers on all"]
+    assert table["tested with"].tolist() == kinds * 2
+    others = table["others predicted as melanoma"].tolist()  # as in training, these have no rulers
+    assert (others[0], others[3]) == (others[1], others[4])
     assert set(table["others predicted as melanoma"].str.split().str[-1]) == {"16"}
     assert (tmp_path / "shortcut.png").stat().st_size > 10_000
