@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 from lesions.common.artifacts import atomic_write, write_text
 from lesions.common.errors import LesionsError, run_cli
 from lesions.common.params import Params
-from lesions.common.types import Bools, Labels
+from lesions.common.types import Bools, Floats, Labels
 from lesions.dataset.description import Description, load_description
 from lesions.dataset.metadata import read_table
 from lesions.evaluation.predictions import Predictions
@@ -181,7 +181,7 @@ def read_predictions(place: Path, dataset: Description) -> Predictions:
 
 
 def mean_of(
-    lead: Labels, part: Bools, groups: "pd.Series[str]", confidence: float = 0.95
+    lead: Labels | Floats, part: Bools, groups: "pd.Series[str]", confidence: float = 0.95
 ) -> Effect:
     """Average a difference over photos.
 
@@ -298,9 +298,14 @@ def imbalance(course: Course) -> Lesson:
         )
     )
     found = mean_of(called, course.watched, groups)._replace(claimed=True)
+    every = np.full(len(labels), True)
+    # Balanced accuracy is an accuracy in which all classes weigh the same.
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    weights = len(labels) / (np.count_nonzero(counts) * counts[labels])
     effects = {
         f"{course.group} found: balanced − most probable": found,
-        "accuracy: balanced − most probable": mean_of(right, np.full(len(labels), True), groups),
+        "balanced accuracy: balanced − most probable": mean_of(right * weights, every, groups),
+        "accuracy: balanced − most probable": mean_of(right, every, groups),
     }
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axis = figure.subplots()

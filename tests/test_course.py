@@ -18,8 +18,10 @@ from lesions.common.errors import LesionsError
 from studies import course
 
 PAGES = ROOT / "docs/course"
-# As the pages, but small: photos enough for a threshold, and for a leak.
-SMALL = ("-S", "sample_size=700", "-S", "image_size=32", "-S", "epochs=8")
+# As the pages, but small: photos enough for a threshold.
+SMALL = ("-S", "sample_size=700", "-S", "image_size=32", "-S", "epochs=2")
+# Steps enough to learn a ruler, and classes better than chance.
+TRAINED = ("sample_size=800", "image_size=48", "batch_size=16")
 PROGRAMS = {
     "dvc": [sys.executable, "-m", "dvc"],
     "lesions": [sys.executable, "-m", "lesions.commands"],
@@ -121,7 +123,7 @@ def test_commands_of_all_pages_run_in_order(tmp_path: Path, warm_python: None) -
             outputs[page.stem] += run(project, *program, *words[1:])
     assert "| lesions with one photo |" in outputs["1-leak"]
     assert "threshold for melanoma at sensitivity .90" in outputs["2-threshold"]
-    assert outputs["3-shortcut"].count("| rulers on 80% |") == 2
+    assert outputs["3-shortcut"].count("| rulers on 80% |") == 3
     assert outputs["4-pipeline"].count("Running stage 'evaluate'") == 1  # then from the cache
     assert "Running stage 'train" not in outputs["4-pipeline"] + outputs["5-imbalance"]
     assert "balanced accuracy" in outputs["5-imbalance"]
@@ -133,23 +135,33 @@ def test_commands_of_all_pages_run_in_order(tmp_path: Path, warm_python: None) -
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("course")
-def test_pages_are_filled_by_what_comes(tmp_path: Path) -> None:
+def test_pages_are_filled_and_their_claims_hold(tmp_path: Path) -> None:
     pages = shutil.copytree(PAGES, tmp_path / "pages")
     for page in pages.glob("[0-9]*.md"):
         page.write_text(course.BLOCK.sub(r"\1\3", page.read_text()))
         page.with_suffix(".png").unlink(missing_ok=True)
-    with contextlib.suppress(SystemExit):  # "Does not hold": so short a training learns nothing
-        course.main([*SMALL[1::2], "epochs=2"], 1, tmp_path / "course", pages)
+    with contextlib.suppress(SystemExit):  # "Does not hold": see below
+        course.main([*TRAINED], 1, tmp_path / "course", pages)
     for name in course.LESSONS:
         text = (pages / f"{name}.md").read_text()
         assert "| difference | seed 0 |" in text
         assert len(rows_of(pages / f"{name}.md")) >= 2, name
         assert (pages / f"{name}.png").stat().st_size > 10_000
     assert "split by lesion" in (pages / "1-leak.md").read_text().split("<!-- output -->")[1]
-    leak = next(line for line in rows_of(pages / "1-leak.md") if line.startswith("| all |"))
-    assert float(leak.split("|")[2].split()[0]) > 0.03
-    chosen_on_test = rows_of(pages / "6-choosing.md")[0]
-    assert float(chosen_on_test.split("|")[2].split()[0]) > 0.02
+    # Two more claims need the photos of `make course`: melanomas found by `balanced` (page 5), and
+    # the accuracy that test photos with the shortcut report (page 3).
+    for name, title in (
+        ("1-leak", "all"),
+        ("1-leak", "lesions with several"),
+        ("2-threshold", "melanoma found: threshold − most probable"),
+        ("2-threshold", "false alarms: threshold − most probable"),
+        ("3-shortcut", "others predicted as melanoma: rise by a ruler"),
+        ("6-choosing", "chosen on the test set: test − new photos"),
+    ):
+        row = next(row for row in rows_of(pages / f"{name}.md") if row.startswith(f"| {title}"))
+        low = row.split("(")[1].split(" to ")[0]
+        assert not low.startswith("−"), row
+        assert float(low) > 0, row
 
 
 def rows_of(page: Path) -> list[str]:
