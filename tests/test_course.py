@@ -134,6 +134,7 @@ def test_commands_of_all_pages_run_in_order(tmp_path: Path, warm_python: None) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # four trainings: 4 minutes of one core
 @pytest.mark.xdist_group("course")
 def test_pages_are_filled_and_their_claims_hold(tmp_path: Path) -> None:
     pages = shutil.copytree(PAGES, tmp_path / "pages")
