@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from helpers import ROOT, metadata_of, random_predictions
+from helpers import DATASET, ROOT, metadata_of, random_predictions
 
 from lesions.common.artifacts import write_csv
 from lesions.common.errors import LesionsError
@@ -241,5 +241,10 @@ def test_the_shortcut_is_tested_with_and_without_the_ruler(
     assert table["tested with"].tolist() == kinds * 2
     others = table["others predicted as melanoma"].tolist()  # as in training, these have no rulers
     assert (others[0], others[3]) == (others[1], others[4])
+    place = next(tmp_path.glob("mobilenetv2-*"))
+    photos = shortcut.held_out_photos(place, DATASET, "melanoma", 0.5, 0)
+    cases = photos.labels == DATASET.classes.index("mel")
+    assert photos.planted.sum() == round(0.5 * cases.sum()) > 0
+    assert not photos.planted[~cases].any()
     assert set(table["others predicted as melanoma"].str.split().str[-1]) == {"16"}
     assert (tmp_path / "shortcut.png").stat().st_size > 10_000
